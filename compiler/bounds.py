@@ -1,0 +1,204 @@
+"""Proofs about a program: widths, queue capacities, worst-case work. Nothing here looks at data.
+
+They are derived from the program whenever they are needed and never stored with it, so they cannot go stale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgesnn.compiler import ir
+from edgesnn.targets.errors import EdgesnnError
+
+INT16 = (-(2**15), 2**15 - 1)
+INT32 = (-(2**31), 2**31 - 1)
+
+
+class WidthError(EdgesnnError):
+    """A value cannot be proved to fit 32 bits."""
+
+
+@dataclass(frozen=True)
+class NodeBounds:
+    """What is known about one node before it runs.
+
+    shape: (H, W, C). multiplicity: events that one unit can emit in a step. capacity: events that the node
+    can emit in a step, the size of its queue. lo, hi: int64[C], bounds of membrane or encoder accumulator
+    over every partial sum of every step (None for nodes without one). width: "int16" or "int32", or None.
+    sops_per_step, sops_per_inference: synaptic operations delivered into this node at worst.
+    macs: multiply-accumulates of an encoder, once per inference, counted inside the map.
+    """
+
+    shape: ir.Shape
+    multiplicity: int
+    capacity: int
+    lo: np.ndarray | None = None
+    hi: np.ndarray | None = None
+    width: str | None = None
+    sops_per_step: int = 0
+    sops_per_inference: int = 0
+    macs: int = 0
+
+    @property
+    def neurons(self) -> int:
+        return ir.size(self.shape)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of every node by name, in program order."""
+
+    nodes: dict[str, NodeBounds]
+    timesteps: int
+
+    @property
+    def sops_per_step(self) -> int:
+        return sum(n.sops_per_step for n in self.nodes.values())
+
+    @property
+    def sops_per_inference(self) -> int:
+        return sum(n.sops_per_inference for n in self.nodes.values())
+
+    @property
+    def encoder_macs(self) -> int:
+        return sum(n.macs for n in self.nodes.values())
+
+    @property
+    def event_dtype(self) -> str:
+        """Width of an event address: uint16 where every map has at most 65,536 units."""
+        return "uint16" if all(n.neurons <= 1 << 16 for n in self.nodes.values()) else "uint32"
+
+
+def fan_out(p: ir.Projection, source: ir.Shape) -> np.ndarray:
+    """Weights that one event of source position (y, x) adds inside the map: int64[H, W]."""
+    if isinstance(p, ir.Dense):
+        return np.full(source[:2], p.weight.shape[0], dtype=np.int64)
+    oh, ow, o = ir.conv_shape(p, source)
+    _, kh, kw, _ = p.weight.shape
+
+    def hits(n: int, out: int, k: int, stride: int, pad: int, dilation: int) -> np.ndarray:
+        position = np.arange(n)[:, None] + pad - dilation * np.arange(k)[None, :]
+        inside = (position % stride == 0) & (position >= 0) & (position // stride < out)
+        return inside.sum(axis=1)
+
+    rows = hits(source[0], oh, kh, p.stride[0], p.padding[0], p.dilation[0])
+    columns = hits(source[1], ow, kw, p.stride[1], p.padding[1], p.dilation[1])
+    return np.outer(rows, columns).astype(np.int64) * (o // p.groups)
+
+
+def weight_sums(p: ir.Projection) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of negative and of positive weights per destination channel, int64[C] each."""
+    w = p.weight.astype(np.int64).reshape(p.weight.shape[0], -1)
+    return np.minimum(w, 0).sum(axis=1), np.maximum(w, 0).sum(axis=1)
+
+
+def leak_interval(lo: np.ndarray, hi: np.ndarray, leak: ir.Shifts) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of leak(u) for lo <= u <= hi, lo <= 0 <= hi.
+
+    Each floored term lies within one below the real value, so leak(u) is within [gain * u - plus,
+    gain * u + minus] with plus, minus the numbers of added and subtracted shifted terms. One positive term
+    is monotone and its bounds are exact.
+    """
+    if len(leak) == 1 and leak[0][0] == 1:
+        return lo >> leak[0][1], hi >> leak[0][1]
+    denominator = 1 << max((k for _, k in leak), default=0)
+    gain = sum(s * (denominator >> k) for s, k in leak)  # exact: gain / denominator
+    plus = sum(1 for s, k in leak if s > 0 and k > 0)
+    minus = sum(1 for s, k in leak if s < 0 and k > 0)
+    ends = np.stack([lo * gain, hi * gain])
+    low = -((-ends.min(axis=0)) // denominator) - plus  # ceil: leak is a whole number
+    high = ends.max(axis=0) // denominator + minus
+    return np.minimum(low, 0), np.maximum(high, 0)
+
+
+def membrane_bounds(
+    below: np.ndarray, above: np.ndarray, bias: np.ndarray, leak: ir.Shifts, timesteps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two-sided bounds of a membrane over T steps and over every partial sum, int64[C] each.
+
+    hi <- leak(hi) + above + max(bias, 0);  lo <- leak(lo) + below + min(bias, 0), from 0, where `below` <= 0
+    <= `above` are the sums of everything that can arrive in one step. A soft reset takes u to u - theta >= 0,
+    which stays within.
+    """
+    lo = np.zeros_like(below)
+    hi = np.zeros_like(above)
+    seen_lo, seen_hi = lo, hi
+    for _ in range(timesteps):
+        lo, hi = leak_interval(lo, hi, leak)
+        lo, hi = lo + below + np.minimum(bias, 0), hi + above + np.maximum(bias, 0)
+        seen_lo, seen_hi = np.minimum(seen_lo, lo), np.maximum(seen_hi, hi)
+        if max(int(seen_hi.max()), -int(seen_lo.min())) > 1 << 40:
+            break  # refused anyway; do not overflow the proof itself
+    return seen_lo, seen_hi
+
+
+def width_of(lo: np.ndarray, hi: np.ndarray, where: str) -> str:
+    """The narrowest of int16 and int32 that holds [lo, hi]; WidthError if none does."""
+    low, high = int(lo.min()), int(hi.max())
+    if low >= INT16[0] and high <= INT16[1]:
+        return "int16"
+    if low >= INT32[0] and high <= INT32[1]:
+        return "int32"
+    raise WidthError(
+        f"{where}: values can reach {low} ... {high}, more than 32 bits hold; "
+        "use fewer inputs, smaller weights, a stronger leak or fewer timesteps"
+    )
+
+
+def prove(program: ir.Program) -> Bounds:
+    """All bounds of a legal program. Raises WidthError naming the node whose values might not fit int32."""
+    shapes = ir.shapes(program)
+    out: dict[str, NodeBounds] = {}
+    for node in program.nodes:
+        shape = shapes[node.name]
+        if isinstance(node, ir.SampleInput):
+            out[node.name] = NodeBounds(shape, 0, 0)
+        elif isinstance(node, ir.EventInput):
+            out[node.name] = NodeBounds(shape, 1, ir.size(shape))
+        elif isinstance(node, ir.LatencyEncoder):
+            out[node.name] = _encoder(program, node, shape, shapes)
+        elif isinstance(node, ir.OrPool):
+            out[node.name] = NodeBounds(shape, 1, ir.size(shape))
+        elif isinstance(node, ir.SumPool):
+            k = out[node.source].multiplicity * node.kernel**2
+            out[node.name] = NodeBounds(shape, k, ir.size(shape) * k)
+        else:
+            out[node.name] = _population(program, node, shape, out)
+    return Bounds(out, program.timesteps)
+
+
+def _encoder(
+    program: ir.Program, node: ir.LatencyEncoder, shape: ir.Shape, shapes: dict[str, ir.Shape]
+) -> NodeBounds:
+    source = program.input
+    assert isinstance(source, ir.SampleInput)
+    low, high = (v - source.zero_point for v in ir.SAMPLE_RANGE[source.dtype])
+    w = node.projection.weight.astype(np.int64).reshape(shape[2], -1)
+    hi = np.maximum(np.maximum(w * low, w * high), 0).sum(axis=1)
+    lo = np.minimum(np.minimum(w * low, w * high), 0).sum(axis=1)
+    fan = fan_out(node.projection, shapes[source.name])
+    macs = int(fan.sum()) * shapes[source.name][2]
+    width = width_of(lo, hi, node.name)
+    return NodeBounds(shape, 1, ir.size(shape), lo, hi, width, macs=macs)
+
+
+def _population(
+    program: ir.Program, node: ir.Population, shape: ir.Shape, seen: dict[str, NodeBounds]
+) -> NodeBounds:
+    below = np.zeros(shape[2], dtype=np.int64)
+    above = np.zeros(shape[2], dtype=np.int64)
+    step = total = 0
+    for p in node.projections:
+        source = seen[p.source]
+        negative, positive = weight_sums(p)
+        below, above = below + negative * source.multiplicity, above + positive * source.multiplicity
+        work = int(fan_out(p, source.shape).sum()) * source.shape[2] * source.multiplicity
+        once = isinstance(program.node(p.source), ir.LatencyEncoder)  # a unit spikes once per inference
+        step, total = step + work, total + work * (1 if once else program.timesteps)
+    lo, hi = membrane_bounds(below, above, node.bias.astype(np.int64), node.leak, program.timesteps)
+    width = width_of(lo, hi, node.name)
+    capacity = ir.size(shape) if isinstance(node, ir.Lif) else 0
+    multiplicity = 1 if isinstance(node, ir.Lif) else 0
+    return NodeBounds(shape, multiplicity, capacity, lo, hi, width, step, total)

@@ -1,0 +1,143 @@
+"""What a legal program is. `check_program` runs before and after every pass and on every file that is read."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+import numpy as np
+
+from edgesnn.compiler import ir
+from edgesnn.targets.errors import EdgesnnError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RESERVED = {"program", "readout"}
+MAX_TIMESTEPS = 255  # a spike time is stored in one byte
+
+
+class IllegalProgram(EdgesnnError):
+    """The program breaks a rule; the message names the node and the rule."""
+
+
+def check_program(program: ir.Program) -> None:
+    """Raise IllegalProgram unless every rule of the integer program holds."""
+    _need(isinstance(program.timesteps, int), "program", "timesteps is a whole number")
+    _need(1 <= program.timesteps <= MAX_TIMESTEPS, "program", f"timesteps is in 1...{MAX_TIMESTEPS}")
+    _need(bool(program.name) and program.name.isprintable(), "program", "the name is printable")
+    _need(len(program.nodes) >= 2, "program", "there is an input and an output")
+    seen: dict[str, ir.Shape] = {}
+    multiplicity: dict[str, int] = {}
+    for i, node in enumerate(program.nodes):
+        legal = bool(_NAME.match(node.name)) and not keyword.iskeyword(node.name)
+        _need(legal and node.name not in _RESERVED, node.name, "names are identifiers")
+        _need(node.name not in seen, node.name, "names are unique")
+        _need((i == 0) == isinstance(node, ir.SampleInput | ir.EventInput), node.name, "the input is first")
+        last = i == len(program.nodes) - 1
+        _need(last == isinstance(node, ir.Accumulator), node.name, "the one Accumulator is the last node")
+        for source in ir.sources(node):
+            _need(source in seen, node.name, f"source {source!r} stands before its reader")
+        _check_node(program, node, seen)
+        seen[node.name] = _shape(node, seen)
+        _need(min(seen[node.name]) >= 1, node.name, f"the map {seen[node.name]} is not empty")
+        multiplicity[node.name] = _multiplicity(node, multiplicity)
+        if isinstance(node, ir.OrPool):
+            _need(multiplicity[node.source] == 1, node.name, "OrPool reads events of multiplicity 1")
+    read = {s for n in program.nodes for s in ir.sources(n)}
+    for node in program.nodes[:-1]:
+        _need(node.name in read, node.name, "every node but the last is read by another")
+    _check_readout(program)
+    names = program.class_names
+    _need(len(names) in (0, program.classes), "program", "class_names is empty or has one per output")
+
+
+def _need(condition: bool, where: str, rule: str) -> None:
+    if not condition:
+        raise IllegalProgram(f"{where}: rule broken: {rule}")
+
+
+def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -> None:
+    if isinstance(node, ir.SampleInput | ir.EventInput):
+        ok = len(node.shape) == 3 and all(isinstance(n, int) and n >= 1 for n in node.shape)
+        _need(ok, node.name, "shape is three positive whole numbers")
+        if isinstance(node, ir.SampleInput):
+            _need(node.dtype in ir.SAMPLE_RANGE, node.name, "dtype is uint8, int8 or int16")
+            lo, hi = ir.SAMPLE_RANGE[node.dtype]
+            _need(lo <= node.zero_point <= hi, node.name, "zero_point is a sample value")
+            _need(np.isfinite(node.scale) and node.scale > 0, node.name, "scale is positive")
+        return
+    samples = isinstance(program.input, ir.SampleInput)
+    for p in ir.projections(node):
+        reads_samples = samples and p.source == program.input.name
+        _need(reads_samples == isinstance(node, ir.LatencyEncoder), node.name, "only encoders read samples")
+        _check_projection(node.name, p, seen[p.source])
+    if isinstance(node, ir.LatencyEncoder):
+        channels = ir.conv_shape(node.projection, seen[node.projection.source])[2]
+        want = (channels, program.timesteps - 1)
+        _array(node.name, "thresholds", node.thresholds, "int32", want)
+        ordered = bool(np.all(np.diff(node.thresholds.astype(np.int64), axis=1) <= 0))
+        _need(ordered, node.name, "thresholds do not increase with the timestep")
+        _need(node.pool >= 1, node.name, "pool is at least 1")
+    elif isinstance(node, ir.Lif | ir.Accumulator):
+        _need(len(node.projections) >= 1, node.name, "at least one projection delivers")
+        targets = {ir.conv_shape(p, seen[p.source]) for p in node.projections}
+        _need(len(targets) == 1, node.name, "all projections deliver into the same map")
+        channels = targets.pop()[2]
+        _array(node.name, "bias", node.bias, "int32", (channels,))
+        terms = node.leak
+        ok = len(terms) <= 3 and all(s in (-1, 1) and 0 <= k <= 31 for s, k in terms)
+        _need(ok, node.name, "leak is at most three (sign, shift) terms, shift 0...31")
+        if isinstance(node, ir.Lif):
+            _array(node.name, "threshold", node.threshold, "int32", (channels,))
+            _need(bool(np.all(node.threshold >= 1)), node.name, "every threshold is at least 1")
+    elif isinstance(node, ir.OrPool | ir.SumPool):
+        _need(node.kernel >= 1 and node.stride >= 1, node.name, "kernel and stride are at least 1")
+        ok = node.source != program.input.name or not samples
+        _need(ok, node.name, "pooling reads events")
+
+
+def _check_projection(where: str, p: ir.Projection, source: ir.Shape) -> None:
+    _need(p.weight.dtype == np.int8, where, "weights are int8")
+    _need(p.weight.size > 0, where, "weights are not empty")
+    if isinstance(p, ir.Dense):
+        _need(p.weight.ndim == 2, where, "dense weights are (out, in)")
+        n = ir.size(source)
+        _need(p.weight.shape[1] == n, where, f"dense weights have {n} inputs, found {p.weight.shape[1:]}")
+        return
+    _need(p.weight.ndim == 4, where, "convolution weights are (out, kh, kw, in / groups)")
+    _need(min((*p.stride, *p.dilation, p.groups)) >= 1, where, "stride, dilation, groups are at least 1")
+    _need(min(p.padding) >= 0, where, "padding is not negative")
+    o, _, _, i = p.weight.shape
+    ok = source[2] == i * p.groups and o % p.groups == 0
+    _need(ok, where, f"{o} x {i} weights in {p.groups} group(s) fit {source[2]} source channels")
+
+
+def _array(where: str, name: str, a: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:
+    ok = a.dtype.name == dtype and a.shape == shape
+    found = f"{a.dtype.name}{list(a.shape)}"
+    _need(ok, where, f"{name} is {dtype}{list(shape)}, found {found}")
+
+
+def _shape(node: ir.Node, seen: dict[str, ir.Shape]) -> ir.Shape:
+    if isinstance(node, ir.SampleInput | ir.EventInput):
+        return node.shape
+    if isinstance(node, ir.OrPool | ir.SumPool):
+        return ir.pool_shape(seen[node.source], node.kernel, node.stride)
+    p = ir.projections(node)[0]
+    full = ir.conv_shape(p, seen[p.source])
+    return ir.pool_shape(full, node.pool, node.pool) if isinstance(node, ir.LatencyEncoder) else full
+
+
+def _multiplicity(node: ir.Node, seen: dict[str, int]) -> int:
+    """Events that one unit can emit in one step."""
+    if isinstance(node, ir.SumPool):
+        return seen[node.source] * node.kernel**2
+    return 1
+
+
+def _check_readout(program: ir.Program) -> None:
+    value = program.readout.value
+    ok = isinstance(value, int) and -(2**31) <= value < 2**31
+    _need(ok, "readout", "value is an int32")
+    if isinstance(program.readout, ir.Margin):
+        _need(program.classes >= 2, "readout", "a margin needs two classes")
+        _need(value >= 0, "readout", "a margin is not negative")

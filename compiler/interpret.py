@@ -1,0 +1,138 @@
+"""The reference interpreter: the definition of what a program means. Slow, obvious, whole numbers only.
+
+Every other engine (host library, firmware, integer-mode training) is judged by it, bit for bit.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import fan_out
+from edgesnn.compiler.check import check_program
+from edgesnn.runtime.engine import Decision, Trace
+
+
+def project(p: ir.Projection, s: np.ndarray) -> np.ndarray:
+    """Apply a projection to a map of counts or samples: int64[H, W, C] -> int64[OH, OW, O]."""
+    w = p.weight.astype(np.int64)
+    if isinstance(p, ir.Dense):
+        return (w @ s.reshape(-1)).reshape(1, 1, -1)
+    oh, ow, o = ir.conv_shape(p, s.shape)  # type: ignore[arg-type]
+    top, left, bottom, right = p.padding
+    padded = np.pad(s, ((top, bottom), (left, right), (0, 0)))
+    _, kh, kw, i = w.shape
+    (sy, sx), (dy, dx), per = p.stride, p.dilation, o // p.groups
+    out = np.zeros((oh, ow, o), dtype=np.int64)
+    for ky in range(kh):
+        for kx in range(kw):
+            y0, x0 = ky * dy, kx * dx
+            tap = padded[y0 : y0 + sy * (oh - 1) + 1 : sy, x0 : x0 + sx * (ow - 1) + 1 : sx]
+            for g in range(p.groups):
+                source = tap[:, :, g * i : (g + 1) * i]
+                out[:, :, g * per : (g + 1) * per] += source @ w[g * per : (g + 1) * per, ky, kx].T
+    return out
+
+
+def windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """All pooling windows of a map (H, W, C): array (OH, OW, C, kernel, kernel)."""
+    view = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(0, 1))
+    return view[::stride, ::stride]
+
+
+def readout(rule: ir.Readout, u: np.ndarray) -> tuple[int, bool]:
+    """(leading class, criterion met) for output membranes u int64[classes]; ties to the lowest index."""
+    if isinstance(rule, ir.FirstSpike):
+        return int(u.argmax()), bool(u.max() >= rule.value)
+    first, second = np.sort(u)[::-1][:2]
+    return int(u.argmax()), bool(first - second >= rule.value)
+
+
+class Interpreter:
+    """Runs a program one sample at a time, by the equations of `ir.py`. An Engine (runtime/engine.py)."""
+
+    name = "interpreter"
+
+    def __init__(self, program: ir.Program) -> None:
+        check_program(program)
+        self.program = program
+        self._shapes = ir.shapes(program)
+        self._fan = {
+            node.name: [fan_out(p, self._shapes[p.source])[:, :, None] for p in ir.projections(node)]
+            for node in program.nodes
+        }
+
+    def infer(self, sample: np.ndarray) -> Decision:
+        return self.trace(sample).decision
+
+    def trace(self, sample: np.ndarray) -> Trace:
+        """Run one sample and keep every event.
+
+        `sample` has the input's shape and dtype; for an event input it is [T, H, W, C], non-zero = event.
+        """
+        program = self.program
+        counts: dict[str, np.ndarray] = {}  # events per unit in this step
+        state: dict[str, np.ndarray] = {}  # membranes; an encoder's spike times
+        events = np.zeros(len(program.nodes), dtype=np.int64)
+        sops = np.zeros(len(program.nodes), dtype=np.int64)
+        history: list[list[np.ndarray]] = []
+        for t in range(1, program.timesteps + 1):
+            step: list[np.ndarray] = []
+            for i, node in enumerate(program.nodes):
+                if isinstance(node, ir.SampleInput):
+                    emitted = np.zeros(0, dtype=np.int64)
+                elif isinstance(node, ir.EventInput):
+                    emitted = (np.asarray(sample[t - 1]) != 0).astype(np.int64)
+                elif isinstance(node, ir.LatencyEncoder):
+                    if t == 1:
+                        state[node.name] = self._spike_times(node, sample)
+                    emitted = (state[node.name] == t).astype(np.int64)
+                elif isinstance(node, ir.OrPool):
+                    pooled = windows(counts[node.source], node.kernel, node.stride)
+                    emitted = pooled.max(axis=(3, 4))
+                elif isinstance(node, ir.SumPool):
+                    pooled = windows(counts[node.source], node.kernel, node.stride)
+                    emitted = pooled.sum(axis=(3, 4))
+                else:
+                    u = state.get(node.name, np.zeros(self._shapes[node.name], dtype=np.int64))
+                    u = ir.leak_apply(u, node.leak) + node.bias.astype(np.int64)
+                    for p, fan in zip(node.projections, self._fan[node.name], strict=True):
+                        u = u + project(p, counts[p.source])
+                        sops[i] += int((counts[p.source] * fan).sum())
+                    if isinstance(node, ir.Lif):
+                        emitted = (u >= node.threshold).astype(np.int64)
+                        u = u - emitted * node.threshold.astype(np.int64)
+                    else:
+                        emitted = np.zeros(0, dtype=np.int64)
+                    state[node.name] = u
+                counts[node.name] = emitted
+                events[i] += int(emitted.sum())
+                flat = emitted.reshape(-1)
+                step.append(np.repeat(np.arange(flat.size), flat).astype(np.uint32))
+            history.append(step)
+            u = state[program.output.name].reshape(-1)
+            label, exited = readout(program.readout, u)
+            if exited or t == program.timesteps:
+                return Trace(Decision(label, t, exited, u.copy(), events, sops), history)
+        raise AssertionError("unreachable: a legal program has at least one timestep")
+
+    def _spike_times(self, node: ir.LatencyEncoder, sample: np.ndarray) -> np.ndarray:
+        source = self.program.input
+        assert isinstance(source, ir.SampleInput)
+        x = np.asarray(sample).reshape(source.shape).astype(np.int64) - source.zero_point
+        a = windows(project(node.projection, x), node.pool, node.pool).max(axis=(3, 4))
+        reached = a[..., None] >= node.thresholds.astype(np.int64)
+        return 1 + (~reached).sum(axis=-1)  # thresholds do not increase: reached stays reached
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def __enter__(self) -> Interpreter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,283 @@
+"""The integer program: what a compiled network means, independent of any machine.
+
+A `Program` is a list of nodes in topological order (the first is the input, the last one the output) and a
+readout. Every node holds frozen data and states its equation; `interpret.py` executes these equations and is
+the definition, `docs/DESIGN.md` gives the reasons.
+
+Conventions
+* Maps are channel-last, shape (H, W, C). A vector of n is (1, 1, n). An event address is (y * W + x) * C + c.
+* Within a timestep t = 1...T nodes run in order; a population leaks, integrates every event that arrives in
+  this same step plus its bias, compares, emits, resets. The readout looks at the output before any reset.
+* `>>` is the arithmetic shift, i.e. floor division by a power of two. There is no saturation and no wrap:
+  `bounds.py` proves that every value fits its width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+Shifts = tuple[tuple[int, int], ...]
+
+SAMPLE_RANGE = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
+
+
+@dataclass(frozen=True, eq=False)
+class SampleInput:
+    """Raw samples x of `dtype` ("uint8", "int8", "int16"), shape (H, W, C).
+
+    The network computes on x - zero_point; `scale` (the real value of one unit) is for people only.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    scale: float = 1.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class EventInput:
+    """Address events from a sensor: at most one event per address and step (more count once)."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Projection y[o] = sum_i weight[o, i] s[i]; weight int8[out, n], n = H * W * C of the source."""
+
+    source: str
+    weight: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """Projection by 2-D cross-correlation with zero padding.
+
+    y[oy, ox, o] = sum weight[o, ky, kx, i] s[oy * sy + ky * dy - top, ox * sx + kx * dx - left, g(o) * I + i]
+    with weight int8[O, kh, kw, I], I = C / groups and g(o) = o // (O / groups).
+    """
+
+    source: str
+    weight: np.ndarray
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+Projection = Dense | Conv
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyEncoder:
+    """Samples to one spike per unit: a = maxpool(projection(x - zero_point)), once per inference, then
+
+    t_s = min({k in 1...T-1 : a >= thresholds[c, k-1]} + {T}).
+
+    This is t_s = ceil((1 - sigmoid(phi)) T) (LE/TAD paper, eqs. 5-8) with batch norm and sigmoid folded into
+    thresholds int32[C, T-1], non-increasing in k. `pool` is window and stride of the max-pool; 1 is none.
+    """
+
+    name: str
+    projection: Projection
+    thresholds: np.ndarray
+    pool: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Lif:
+    """Leaky integrate-and-fire with soft reset (LE/TAD paper, eqs. 2-4, in integers):
+
+    u <- leak(u) + sum of arriving weights + bias;  spike where u >= threshold;  u <- u - threshold there.
+
+    leak(u) = sum of sign * (u >> shift) over `leak` = ((sign, shift), ...), at most three terms, each floored
+    by itself; ((1, 0),) is an integrate-and-fire neuron. threshold >= 1 and bias are int32[C].
+    """
+
+    name: str
+    projections: tuple[Projection, ...]
+    leak: Shifts
+    threshold: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulator:
+    """Output membranes U <- leak(U) + sum of arriving weights + bias; no threshold, no reset."""
+
+    name: str
+    projections: tuple[Projection, ...]
+    leak: Shifts
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class OrPool:
+    """Max-pool of binary spikes: a unit emits one event in a step in which any of its window's units spikes.
+
+    Windows have no padding; windows that would reach over the border do not exist. Source multiplicity is 1.
+    """
+
+    name: str
+    source: str
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
+class SumPool:
+    """Every event of a window passes under the window's address (average pooling with 1/k^2 in the weights)."""
+
+    name: str
+    source: str
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
+class FirstSpike:
+    """Stop in the first step in which some U >= value; the answer is argmax U, ties to the lowest index.
+
+    That is the first output spike with membrane tie-break (LE/TAD paper, eqs. 10-11). No spike by T: argmax.
+    """
+
+    value: int
+
+
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """Stop in the first step in which the two largest U differ by >= value; at T: argmax U."""
+
+    value: int
+
+
+Input = SampleInput | EventInput
+Population = Lif | Accumulator
+Operator = OrPool | SumPool
+Node = SampleInput | EventInput | LatencyEncoder | Lif | Accumulator | OrPool | SumPool
+Readout = FirstSpike | Margin
+
+NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}  # type: ignore[attr-defined]
+PROJECTION_KINDS: dict[str, type] = {"Dense": Dense, "Conv": Conv}
+READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin}
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network as integers. `timesteps` is T; `class_names` is empty or one name per output."""
+
+    name: str
+    timesteps: int
+    nodes: tuple[Node, ...]
+    readout: Readout
+    class_names: tuple[str, ...] = field(default=())
+
+    @property
+    def input(self) -> Input:
+        node = self.nodes[0]
+        assert isinstance(node, SampleInput | EventInput)
+        return node
+
+    @property
+    def output(self) -> Accumulator:
+        node = self.nodes[-1]
+        assert isinstance(node, Accumulator)
+        return node
+
+    @property
+    def classes(self) -> int:
+        return len(self.output.bias)
+
+    def node(self, name: str) -> Node:
+        return next(n for n in self.nodes if n.name == name)
+
+    def digest(self) -> bytes:
+        """SHA-256 over the program's text and array contents; it does not depend on any file format."""
+        from edgesnn.compiler.text import to_text
+
+        h = hashlib.sha256(to_text(self, inline=0).encode())
+        for path, array in arrays(self):
+            h.update(path.encode())
+            h.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+        return h.digest()
+
+
+def projections(node: Node) -> tuple[Projection, ...]:
+    """The projections that deliver into this node, possibly none."""
+    if isinstance(node, LatencyEncoder):
+        return (node.projection,)
+    return node.projections if isinstance(node, Lif | Accumulator) else ()
+
+
+def sources(node: Node) -> tuple[str, ...]:
+    """Names of the nodes whose events (or samples) this node reads."""
+    if isinstance(node, OrPool | SumPool):
+        return (node.source,)
+    return tuple(p.source for p in projections(node))
+
+
+def conv_shape(p: Projection, source: Shape) -> Shape:
+    """Shape of the map that a projection delivers into, before any pooling."""
+    if isinstance(p, Dense):
+        return (1, 1, p.weight.shape[0])
+    (h, w, _), (top, left, bottom, right) = source, p.padding
+    o, kh, kw, _ = p.weight.shape
+    oh = (h + top + bottom - p.dilation[0] * (kh - 1) - 1) // p.stride[0] + 1
+    ow = (w + left + right - p.dilation[1] * (kw - 1) - 1) // p.stride[1] + 1
+    return (oh, ow, o)
+
+
+def pool_shape(shape: Shape, kernel: int, stride: int) -> Shape:
+    """Shape after pooling without padding; partial windows do not exist."""
+    return ((shape[0] - kernel) // stride + 1, (shape[1] - kernel) // stride + 1, shape[2])
+
+
+def shapes(program: Program) -> dict[str, Shape]:
+    """Map shape (H, W, C) of every node, by name."""
+    out: dict[str, Shape] = {}
+    for node in program.nodes:
+        if isinstance(node, SampleInput | EventInput):
+            out[node.name] = node.shape
+        elif isinstance(node, LatencyEncoder):
+            full = conv_shape(node.projection, out[node.projection.source])
+            out[node.name] = pool_shape(full, node.pool, node.pool)
+        elif isinstance(node, OrPool | SumPool):
+            out[node.name] = pool_shape(out[node.source], node.kernel, node.stride)
+        else:
+            out[node.name] = conv_shape(node.projections[0], out[node.projections[0].source])
+    return out
+
+
+def size(shape: Shape) -> int:
+    """Number of units in a map."""
+    return shape[0] * shape[1] * shape[2]
+
+
+def arrays(value: object, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Every array in a program (or node) with its path, e.g. ("conv1.projections.0.weight", ...)."""
+    if isinstance(value, np.ndarray):
+        yield path, value
+    elif isinstance(value, Program):
+        for node in value.nodes:
+            yield from arrays(node, node.name)
+    elif is_dataclass(value):
+        for f in fields(value):
+            yield from arrays(getattr(value, f.name), f"{path}.{f.name}")
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from arrays(item, f"{path}.{i}")
+
+
+def leak_apply(u: np.ndarray, leak: Shifts) -> np.ndarray:
+    """leak(u) = sum of sign * (u >> shift), each term floored by itself; u int64, any shape."""
+    out = np.zeros_like(u)
+    for sign, shift in leak:
+        out += sign * (u >> shift)
+    return out

@@ -1,0 +1,118 @@
+"""Post-training quantisation to the device's integers.
+
+Hidden populations: one scale per output channel, because a spiking neuron compares only with its own
+threshold: w_q = round(w / s_c), theta_c = round(V_th / s_c), bias_c = round(b_c / s_c). The output layer has one
+scale per tensor, or argmax and margin would mean nothing. Encoders: t_s <= k holds exactly when
+phi >= logit(1 - k/T), i.e. when the integer accumulator a >= ceil((ln((T - k) / k) - b_c) / (s_in s_c)).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgesnn.compiler import graph as g
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import INT16, INT32, membrane_bounds, weight_sums
+from edgesnn.compiler.passes.round_leaks import shift_terms
+from edgesnn.targets.errors import EdgesnnError
+
+# A channel whose membrane does not fit int16 gets a coarser scale, up to this factor (two bits of weight);
+# beyond it int32 membranes cost less than the lost precision.
+MAX_SCALE_GROWTH = 4.0
+
+
+def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
+    """Turn a folded float graph into an integer program. Raises EdgesnnError naming the layer."""
+    limit = (1 << (weight_bits - 1)) - 1
+    nodes: list[ir.Node] = [_input(graph.input)]
+    gain: dict[str, float] = {}  # what one event of a source stands for: average pooling passes 1 / k^2
+    multiplicity: dict[str, int] = {nodes[0].name: 1}
+    value = 0
+    for layer in graph.layers:
+        if isinstance(layer, g.Pool):
+            nodes.append(_pool(layer))
+            average = layer.kind == "avg"
+            gain[layer.name] = gain.get(layer.source, 1.0) / (layer.kernel**2 if average else 1)
+            many = layer.kernel**2 if average else 1
+            multiplicity[layer.name] = multiplicity[layer.source] * many
+            continue
+        w = layer.linear.weight * gain.get(layer.source, 1.0)
+        b = np.zeros(len(w)) if layer.linear.bias is None else layer.linear.bias
+        multiplicity[layer.name] = 1
+        if isinstance(layer, g.LatencyEncode):
+            nodes.append(_encoder(layer, w, b, graph, limit))
+        elif isinstance(layer, g.Spiking):
+            nodes.append(_lif(layer, w, b, graph.timesteps, limit, multiplicity[layer.source]))
+        else:
+            scale = max(float(np.abs(w).max()), 1e-12) / limit
+            bias = _whole(b / scale, layer.name, "bias")
+            p = _projection(layer.linear, layer.source, _weights(w, np.full(len(w), scale), limit))
+            nodes.append(ir.Accumulator(layer.name, (p,), shift_terms(layer.leak), bias))
+            value = int(_whole(np.array([graph.readout.value / scale]), "readout", "value")[0])
+    rule = ir.FirstSpike(value) if graph.readout.kind == "first-spike" else ir.Margin(max(value, 0))
+    return ir.Program(graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names)
+
+
+def _input(source: g.SampleInput) -> ir.SampleInput:
+    return ir.SampleInput("input", source.shape, source.dtype, source.scale, source.zero_point)
+
+
+def _pool(layer: g.Pool) -> ir.Operator:
+    kind = ir.SumPool if layer.kind == "avg" else ir.OrPool
+    return kind(layer.name, layer.source, layer.kernel, layer.stride)
+
+
+def _projection(linear: g.Dense | g.Conv, source: str, weight: np.ndarray) -> ir.Projection:
+    if isinstance(linear, g.Dense):
+        return ir.Dense(source, weight)
+    return ir.Conv(source, weight, linear.stride, linear.padding, linear.dilation, linear.groups)
+
+
+def _weights(w: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:
+    q = np.rint(w / scale.reshape(-1, *([1] * (w.ndim - 1))))
+    return np.clip(q, -limit, limit).astype(np.int8)
+
+
+def _channel_scale(w: np.ndarray, limit: int, fallback: float) -> np.ndarray:
+    top = np.abs(w.reshape(len(w), -1)).max(axis=1)
+    return np.where(top > 0, top / limit, fallback)
+
+
+def _whole(x: np.ndarray, where: str, what: str) -> np.ndarray:
+    """Round to int32 or refuse."""
+    if not np.all(np.isfinite(x)) or x.min(initial=0) < INT32[0] or x.max(initial=0) > INT32[1]:
+        raise EdgesnnError(f"{where}: {what} does not fit 32 bits at this layer's weight scale")
+    return np.rint(x).astype(np.int32)
+
+
+def _encoder(
+    layer: g.LatencyEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, limit: int
+) -> ir.LatencyEncoder:
+    scale = _channel_scale(w, limit, 1.0)
+    t = graph.timesteps
+    k = np.arange(1, t)
+    logit = np.log((t - k) / k)
+    exact = (logit[None, :] - b[:, None]) / (graph.input.scale * scale)[:, None]
+    # A channel of tiny weights has thresholds beyond any accumulator: clipping keeps their meaning.
+    thresholds = np.ceil(np.clip(exact, INT32[0], INT32[1])).astype(np.int32)
+    p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
+    return ir.LatencyEncoder(layer.name, p, thresholds, layer.pool)
+
+
+def _lif(
+    layer: g.Spiking, w: np.ndarray, b: np.ndarray, timesteps: int, limit: int, multiplicity: int
+) -> ir.Lif:
+    leak = shift_terms(layer.leak)
+    finest = _channel_scale(w, limit, layer.v_threshold / limit)
+    scale = finest.copy()
+    for _ in range(16):
+        p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
+        bias = _whole(b / scale, layer.name, "bias")
+        below, above = (s * multiplicity for s in weight_sums(p))
+        lo, hi = membrane_bounds(below, above, bias.astype(np.int64), leak, timesteps)
+        excess = np.maximum(hi / INT16[1], lo / INT16[0])
+        if np.all(excess <= 1) or np.any(scale * excess > finest * MAX_SCALE_GROWTH):
+            break
+        scale = np.where(excess > 1, scale * excess * 1.001, scale)
+    theta = np.maximum(np.rint(np.clip(layer.v_threshold / scale, 1, INT32[1])), 1).astype(np.int32)
+    return ir.Lif(layer.name, (p,), leak, theta, bias)

@@ -1,0 +1,121 @@
+/* edgesnn C core: runs one compiled spiking model.
+ *
+ * C99; no heap, no floating point, no recursion, no global that is written. The caller owns all memory.
+ * Functions return a value >= 0 on success and one of the negative ESNN_ERR_ codes otherwise.
+ * Not re-entrant on one context; contexts are independent of each other.
+ */
+#ifndef ESNN_H
+#define ESNN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ESNN_API_VERSION 1u
+
+/* Return codes. */
+#define ESNN_OK 0             /* done; from a step: no decision yet */
+#define ESNN_DECIDED 1        /* from a step: the readout has decided, see esnn_result */
+#define ESNN_ERR_ARGUMENT -1  /* null pointer, wrong length, address outside the map */
+#define ESNN_ERR_MEMORY -2    /* arena too small or not 8-byte aligned */
+#define ESNN_ERR_VERSION -3   /* model was generated for another ESNN_API_VERSION */
+#define ESNN_ERR_STATE -4     /* not now: no complete frame yet, already decided, nothing decided yet */
+#define ESNN_ERR_INPUT -5     /* this model takes the other kind of input (samples / events) */
+
+/* esnn_node.kind */
+#define ESNN_NODE_INPUT 0    /* address events pushed by the caller */
+#define ESNN_NODE_ENCODER 1  /* samples to spikes */
+#define ESNN_NODE_SPIKING 2  /* population with threshold and reset */
+#define ESNN_NODE_OPERATOR 3 /* pooling */
+#define ESNN_NODE_OUTPUT 4   /* population that the readout looks at */
+
+/* One node of the program; run is null for the input. Otherwise it does all of the node's work in timestep t (1...T): returns the number of
+ * events it put into its queue and adds its synaptic operations to *sops. The output node returns class + 1
+ * when the readout's criterion is met and -(class + 1) with the leading class when it is not. */
+typedef struct esnn_node {
+  const char *name;
+  int32_t (*run)(uint8_t *arena, int32_t t, uint32_t *sops);
+  uint32_t queue_offset;   /* in the arena; events of model->event_bytes each */
+  uint32_t queue_capacity; /* events; proved never to be exceeded */
+  uint32_t neurons;
+  uint32_t kind;
+} esnn_node;
+
+/* A compiled model: constant, lives in flash. */
+typedef struct esnn_model {
+  uint32_t api_version;
+  uint8_t id[16]; /* first 16 bytes of the program's SHA-256 */
+  const char *name;
+  const esnn_node *nodes; /* topological order; the last one is the output */
+  uint32_t node_count;
+  uint32_t timesteps;
+  uint32_t classes;
+  uint32_t input_bytes;  /* one frame of samples; 0 for an event input */
+  uint32_t input_offset; /* in the arena: the frame; for an event input its bitmap of neurons */
+  uint32_t event_bytes;  /* 2 or 4 */
+  uint32_t output_bytes; /* width of an output membrane, 2 or 4 */
+  uint32_t output_offset;
+  uint32_t stats_offset;  /* esnn_stats[node_count] */
+  uint32_t counts_offset; /* uint32_t[node_count]: events in each queue in this step */
+  uint32_t arena_bytes;
+} esnn_model;
+
+/* Counters of the current inference, one per node. */
+typedef struct esnn_stats {
+  uint32_t events;
+  uint32_t sops;
+} esnn_stats;
+
+typedef struct esnn_ctx {
+  const esnn_model *model;
+  uint8_t *arena;
+  uint32_t filled;     /* bytes of the frame received */
+  uint32_t step;       /* timestep under way or finished, 0 before the first */
+  uint32_t node;       /* next node to run in this step */
+  uint32_t last_node;  /* node run last */
+  uint32_t last_count; /* events that it has emitted */
+  int32_t label;       /* -1 until decided */
+  uint32_t exited;
+} esnn_ctx;
+
+typedef struct esnn_decision {
+  uint32_t label;
+  uint32_t step;   /* stopping timestep, 1...T */
+  uint32_t exited; /* 1: the criterion was met; 0: argmax at T */
+} esnn_decision;
+
+/* Bind a model to an arena of at least model->arena_bytes, 8-byte aligned. */
+int32_t esnn_init(esnn_ctx *ctx, const esnn_model *model, void *arena, size_t arena_bytes);
+/* Forget the current inference. */
+int32_t esnn_reset(esnn_ctx *ctx);
+/* Start a new inference on one frame of samples (little-endian, channel-last). */
+int32_t esnn_push_frame(esnn_ctx *ctx, const void *samples, size_t bytes);
+/* The same in consecutive parts; offset 0 starts a new inference. */
+int32_t esnn_push_part(esnn_ctx *ctx, size_t offset, const void *samples, size_t bytes);
+/* Events of the step that esnn_step runs next; an address that comes twice in a step counts once. The first
+ * push after a decision, or after esnn_reset, starts a new inference. */
+int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count);
+/* Run one node: ESNN_OK or ESNN_DECIDED. */
+int32_t esnn_step_node(esnn_ctx *ctx);
+/* Finish the current timestep (a whole one, if none is under way): ESNN_OK or ESNN_DECIDED. */
+int32_t esnn_step(esnn_ctx *ctx);
+/* Step until decided (an event input sees no further events): ESNN_DECIDED. */
+int32_t esnn_run(esnn_ctx *ctx);
+/* The decision, once there is one. */
+int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out);
+/* Output membrane of class k as of the last finished step of the output node. */
+int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out);
+/* Event i of the queue that the node run last has filled. */
+int32_t esnn_event(const esnn_ctx *ctx, uint32_t i, uint32_t *out);
+/* Counters of node i in this inference. */
+int32_t esnn_node_stats(const esnn_ctx *ctx, uint32_t i, esnn_stats *out);
+/* One line for an error code. */
+const char *esnn_strerror(int32_t code);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,100 @@
+"""Compilers and linkers: found on this machine, run in one folder with relative names, so that equal input
+gives equal bytes. GCC is preferred; the PyPI package `ziglang` does the same job on a pip-only machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.target import Target
+
+_APT = "apt-get install -y gcc-arm-none-eabi"
+_REPRODUCIBLE = ("-g0", "-fno-ident", "-frandom-seed=edgesnn")
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A C compiler for one target. kind is "gcc" or "zig"; `cc` and `ar` are command prefixes."""
+
+    kind: str
+    cc: tuple[str, ...]
+    ar: tuple[str, ...]
+    target: Target
+    version: str
+
+    def compile(
+        self, source: str, obj: str, flags: Sequence[str], cwd: Path, *, graph: bool = False
+    ) -> None:
+        """Compile one C file (names relative to cwd). `graph` asks for stack use (.su) and call graph (.ci)."""
+        extra = [*_REPRODUCIBLE] if self.kind == "gcc" else ["-g0"]
+        if graph:
+            extra += ["-fcallgraph-info=su"] if self.kind == "gcc" else []
+            extra += ["-fstack-usage"]
+        self._run([*self.cc, *flags, *extra, "-c", source, "-o", obj], cwd)
+
+    def link(self, objects: Sequence[str], out: str, flags: Sequence[str], cwd: Path) -> None:
+        """Link objects into an executable or shared library."""
+        self._run([*self.cc, *flags, *objects, "-o", out], cwd)
+
+    def archive(self, objects: Sequence[str], out: str, cwd: Path) -> None:
+        """Make a static library; D keeps dates and owners out of it."""
+        self._run([*self.ar, "rcsD", out, *objects], cwd)
+
+    def _run(self, command: Sequence[str], cwd: Path) -> None:
+        env = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+        try:
+            done = subprocess.run(
+                command, cwd=cwd, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
+        except OSError as e:
+            raise EdgesnnError(f"cannot run {command[0]}: {e.strerror or e}") from None
+        if done.returncode != 0:
+            raise EdgesnnError(f"{' '.join(self.cc)} failed: {_first_error(done.stderr)}")
+
+
+def _first_error(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for line in lines:
+        if re.search(r"error|undefined|overflowed|will not fit", line):
+            return line
+    return lines[-1] if lines else "it printed nothing"
+
+
+def find_toolchain(target: Target, prefer: str | None = None) -> Toolchain:
+    """The compiler for a target: GCC when on PATH, else zig. `prefer` = "gcc" or "zig" forces one.
+
+    The environment variable EDGESNN_TOOLCHAIN does the same. EdgesnnError says what to install.
+    """
+    prefer = prefer or os.environ.get("EDGESNN_TOOLCHAIN") or None
+    if prefer not in (None, "gcc", "zig"):
+        raise EdgesnnError(f"unknown toolchain {prefer!r}; EDGESNN_TOOLCHAIN is gcc or zig")
+    mcu = target.kind == "mcu"
+    gcc = shutil.which("arm-none-eabi-gcc" if mcu else os.environ.get("CC", "cc"))
+    ar = shutil.which("arm-none-eabi-ar" if mcu else "ar")
+    if gcc and ar and prefer != "zig":
+        cc = (gcc, *target.gcc)
+        return Toolchain("gcc", cc, (ar,), target, _version([gcc, "--version"]))
+    if importlib.util.find_spec("ziglang") is not None and prefer != "gcc":
+        zig = (sys.executable, "-m", "ziglang")
+        cc = (*zig, "cc", *target.zig)
+        return Toolchain("zig", cc, (*zig, "ar"), target, "zig " + _version([*zig, "version"]))
+    what = "arm-none-eabi-gcc" if mcu else "a C compiler (cc)"
+    install = _APT if mcu else "apt-get install -y gcc"
+    raise EdgesnnError(f"{what} is not on PATH; run `{install}` or `pip install ziglang`")
+
+
+def _version(command: Sequence[str]) -> str:
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        return "unknown"
+    return (out.stdout.splitlines() or ["unknown"])[0]
