@@ -1,0 +1,1 @@
+"""The integer program: its definition, the interpreter, lowering, and code generation with TVM."""

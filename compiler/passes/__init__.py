@@ -1,0 +1,1 @@
+"""The passes of `edgesnn.compiler.lower`, one a file; the order and its reasons stand there."""

@@ -1,0 +1,1 @@
+"""Input codings and readouts, one a file."""

@@ -1,0 +1,1 @@
+"""Network descriptions by name: mcu-mlp, mcu-lenet-s, mcu-lenet."""

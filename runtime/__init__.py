@@ -1,0 +1,1 @@
+"""What runs a compiled model: bundle, engines, Session and Stream; numpy only, no torch, no tvm."""
