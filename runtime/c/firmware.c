@@ -1,0 +1,45 @@
+/* Firmware: one model behind the serial protocol of docs/FORMAT.md. */
+#include "bsp.h"
+#include "esnn.h"
+#include "esnn_link.h"
+#include "model.h" /* esnn_model_data, ESNN_MODEL_ARENA_BYTES */
+
+static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7u) / 8u];
+static esnn_ctx ctx;
+static esnn_link serial;
+
+static const esnn_link_port port = {bsp_ticks_start, bsp_ticks, bsp_stack_used, BSP_COUNTER_HZ,
+                                    BSP_STACK_BYTES};
+
+static void send(uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    bsp_uart_put(serial.out[i]);
+  }
+}
+
+/* Nothing can be served any more: say why to whoever asks. */
+static void repeat(uint32_t count) {
+  for (;;) {
+    send(count);
+    while (bsp_uart_get() != 0u) {
+    }
+  }
+}
+
+void bsp_on_fault(const uint32_t *words, uint32_t count) {
+  bsp_uart_put(0u); /* ends the frame that the fault may have cut short */
+  repeat(esnn_link_fault(&serial, words, count));
+}
+
+int main(void) {
+  int32_t status = esnn_init(&ctx, &esnn_model_data, arena, sizeof arena);
+  esnn_link_init(&serial, &ctx, &port);
+  uint32_t count = esnn_link_banner(&serial, &esnn_model_data, status);
+  if (status < 0) {
+    repeat(count);
+  }
+  send(count);
+  for (;;) {
+    send(esnn_link_receive(&serial, bsp_uart_get()));
+  }
+}

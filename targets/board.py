@@ -1,0 +1,311 @@
+"""What a board is: a frozen, validated description read from `boards/<name>.toml`, and what follows from it.
+
+A new board is one TOML file, and one C file where its UART is new. Everything that the firmware build needs
+is here: `sources`, `includes`, `cflags`, `linker_script()`, `ldflags`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BOARDS_DIR = Path(__file__).parent / "boards"
+BSP_DIR = Path(__file__).parent / "bsp"
+
+COUNTERS = ("systick",)
+UNITS = ("instructions", "cycles")
+_SYSTICK_BITS = 24
+
+
+@dataclass(frozen=True)
+class Region:
+    """A piece of memory: first address and length in bytes."""
+
+    origin: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Uart:
+    """The serial port of the link: register base, its clock in Hz, bits per second."""
+
+    base: int
+    clock_hz: int
+    baud: int
+
+
+@dataclass(frozen=True)
+class Counter:
+    """The counter that times an inference: `hz` ticks per second, each of `per_tick` units.
+
+    unit is "instructions" on an emulator that counts them, "cycles" on a processor. bits: the width of the
+    hardware counter, which software extends to 32; one node must run for less than 2**bits ticks.
+    """
+
+    kind: str
+    hz: int
+    unit: str
+    per_tick: int
+    bits: int = _SYSTICK_BITS
+
+
+@dataclass(frozen=True)
+class EmulatorSpec:
+    """How to emulate the board: program, the system package that brings it, arguments before the image."""
+
+    program: str
+    package: str
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board. Sizes are bytes; `sources` are C files under BSP_DIR."""
+
+    name: str
+    title: str
+    target: str
+    clock_hz: int
+    stack_bytes: int
+    flash: Region
+    ram: Region
+    uart: Uart
+    counter: Counter
+    sources: tuple[Path, ...]
+    emulator: EmulatorSpec | None = None
+
+    @property
+    def memory(self) -> dict[str, tuple[int, int]]:
+        """Region name -> (origin, length)."""
+        return {
+            "flash": (self.flash.origin, self.flash.length),
+            "ram": (self.ram.origin, self.ram.length),
+        }
+
+    @property
+    def headers(self) -> tuple[Path, ...]:
+        """Headers that the sources and the firmware include; their folders are `includes`."""
+        return (BSP_DIR / "bsp.h", BSP_DIR / "include" / "string.h")
+
+    @property
+    def includes(self) -> tuple[Path, ...]:
+        """Folders to search for headers."""
+        return (BSP_DIR, BSP_DIR / "include")
+
+    @property
+    def defines(self) -> dict[str, str]:
+        """Preprocessor names that board support and firmware read."""
+        return {
+            "BSP_STACK_BYTES": f"{self.stack_bytes}u",
+            "BSP_COUNTER_HZ": f"{self.counter.hz}u",
+            "BSP_UART_BASE": f"0x{self.uart.base:08X}u",
+            "BSP_UART_CLOCK_HZ": f"{self.uart.clock_hz}u",
+            "BSP_UART_BAUD": f"{self.uart.baud}u",
+        }
+
+    @property
+    def cflags(self) -> tuple[str, ...]:
+        """Flags for every C file of the firmware, apart from the core's own (Target) and -I."""
+        flags = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fdata-sections")
+        return (*flags, *(f"-D{name}={value}" for name, value in self.defines.items()))
+
+    @property
+    def ldflags(self) -> tuple[str, ...]:
+        """Flags for linking, apart from the core's own and -T <linker script>; `-lgcc` for GCC comes last."""
+        return ("-nostdlib", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none")
+
+    def linker_script(self) -> str:
+        """The linker script, for GNU ld and lld alike.
+
+        The stack lies at the bottom of RAM: what grows out of it faults instead of overwriting data.
+        """
+        return _LINKER_SCRIPT.format(
+            board=self.name,
+            flash=self.flash,
+            ram=self.ram,
+            stack_bytes=self.stack_bytes,
+        )
+
+
+_LINKER_SCRIPT = """\
+/* {board}: written from its board file. */
+ENTRY(bsp_reset)
+
+MEMORY {{
+  flash (rx) : ORIGIN = 0x{flash.origin:08X}, LENGTH = 0x{flash.length:08X}
+  ram (rwx) : ORIGIN = 0x{ram.origin:08X}, LENGTH = 0x{ram.length:08X}
+}}
+
+SECTIONS {{
+  .vectors : {{ KEEP(*(.vectors)) }} > flash
+  .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
+  .rodata : {{ *(.rodata .rodata.*) . = ALIGN(4); }} > flash
+  .stack (NOLOAD) : {{
+    bsp_stack_bottom = .;
+    . = . + {stack_bytes};
+    bsp_stack_top = .;
+  }} > ram
+  .data : {{
+    . = ALIGN(4);
+    bsp_data_start = .;
+    *(.data .data.*)
+    . = ALIGN(4);
+    bsp_data_end = .;
+  }} > ram AT> flash
+  bsp_data_load = LOADADDR(.data);
+  .bss (NOLOAD) : {{
+    . = ALIGN(8);
+    bsp_bss_start = .;
+    *(.bss .bss.* COMMON)
+    . = ALIGN(4);
+    bsp_bss_end = .;
+  }} > ram
+  /DISCARD/ : {{ *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.* .comment .note .note.*) }}
+}}
+"""
+
+
+def linker_script(board: Board) -> str:
+    """The board's linker script."""
+    return board.linker_script()
+
+
+class _Table:
+    """One TOML table whose every key must be taken; errors name the file and the key."""
+
+    def __init__(self, file: str, values: Mapping[str, Any], prefix: str = "") -> None:
+        self.file, self.prefix, self.left = file, prefix, dict(values)
+
+    def fail(self, key: str, problem: str) -> EdgesnnError:
+        return EdgesnnError(f"{self.file}: {self.prefix}{key}: {problem}")
+
+    def _take(self, key: str) -> Any:
+        if key not in self.left:
+            raise self.fail(key, "is missing")
+        return self.left.pop(key)
+
+    def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
+        value = self._take(key)
+        if not isinstance(value, str) or not value:
+            raise self.fail(key, f"must be a text, not {value!r}")
+        if choices and value not in choices:
+            raise self.fail(key, f"must be one of {', '.join(choices)}, not {value!r}")
+        return value
+
+    def number(self, key: str, low: int, high: int) -> int:
+        value = self._take(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.fail(key, f"must be a whole number in {low}...{high}, not {value!r}")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self._take(key)
+        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+            raise self.fail(key, f"must be a list of texts, not {value!r}")
+        return tuple(value)
+
+    def table(self, key: str) -> _Table:
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise self.fail(key, f"must be a table, not {value!r}")
+        return _Table(self.file, value, f"{self.prefix}{key}.")
+
+    def done(self) -> None:
+        for key in self.left:
+            raise self.fail(key, "is not a key of a board file")
+
+
+def _region(table: _Table) -> Region:
+    region = Region(table.number("origin", 0, 2**32 - 1), table.number("length", 1, 2**32 - 1))
+    table.done()
+    if region.origin + region.length > 2**32:
+        raise table.fail("length", "the region ends beyond the 32-bit address space")
+    return region
+
+
+def _board(root: _Table, stem: str) -> Board:
+    name = root.text("name")
+    if name != stem:
+        raise root.fail("name", f"must be the file's name, {stem!r}, not {name!r}")
+    title, target = root.text("title"), root.text("target")
+    clock_hz = root.number("clock_hz", 1, 2**32 - 1)
+    stack_bytes = root.number("stack_bytes", 256, 2**24)
+    if stack_bytes % 8:
+        raise root.fail("stack_bytes", f"must be a multiple of 8, not {stack_bytes}")
+    sources = tuple(BSP_DIR / source for source in root.texts("sources"))
+    for source in sources:
+        if not source.is_file():
+            raise root.fail("sources", f"no such file: {source}")
+    memory = root.table("memory")
+    flash, ram = _region(memory.table("flash")), _region(memory.table("ram"))
+    memory.done()
+    if stack_bytes > ram.length:
+        raise root.fail("stack_bytes", f"does not fit into {ram.length} bytes of ram")
+    table = root.table("uart")
+    uart = Uart(
+        table.number("base", 0, 2**32 - 1),
+        table.number("clock_hz", 1, 2**32 - 1),
+        table.number("baud", 1, 10**8),
+    )
+    table.done()
+    table = root.table("counter")
+    counter = Counter(
+        table.text("kind", COUNTERS),
+        table.number("hz", 1, 2**32 - 1),
+        table.text("unit", UNITS),
+        table.number("per_tick", 1, 10**6),
+    )
+    table.done()
+    emulator = None
+    if "emulator" in root.left:
+        table = root.table("emulator")
+        emulator = EmulatorSpec(table.text("program"), table.text("package"), table.texts("args"))
+        table.done()
+    root.done()
+    return Board(
+        name=name,
+        title=title,
+        target=target,
+        clock_hz=clock_hz,
+        stack_bytes=stack_bytes,
+        flash=flash,
+        ram=ram,
+        uart=uart,
+        counter=counter,
+        sources=sources,
+        emulator=emulator,
+    )
+
+
+def read_board(path: Path) -> Board:
+    """Read and check one board file. EdgesnnError names the file and the key."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise EdgesnnError(f"{path}: {e.strerror or e}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise EdgesnnError(f"{path}: not a TOML file: {e}") from None
+    return _board(_Table(str(path), values), path.stem)
+
+
+def list_boards() -> list[Board]:
+    """Every board of this package, by name."""
+    return [read_board(path) for path in sorted(BOARDS_DIR.glob("*.toml"))]
+
+
+def load_board(name: str) -> Board:
+    """The board of this name. UsageError names the choices."""
+    names = sorted(path.stem for path in BOARDS_DIR.glob("*.toml"))
+    if name not in names:
+        raise UsageError(f"unknown board {name!r}; choose one of: {', '.join(names)}")
+    return read_board(BOARDS_DIR / f"{name}.toml")

@@ -1,0 +1,25 @@
+/* What the firmware needs of a board. A core family gives startup and counter, a board its UART. */
+#ifndef BSP_H
+#define BSP_H
+
+#include <stdint.h>
+
+/* UART: both calls wait. Board constants come as BSP_UART_BASE, BSP_UART_CLOCK_HZ, BSP_UART_BAUD, BSP_UART_IRQ. */
+void bsp_uart_init(void);
+void bsp_uart_put(uint8_t byte);
+uint8_t bsp_uart_get(void);
+
+/* Counter of BSP_COUNTER_HZ ticks per second. Ask at least once per wrap of the hardware counter. */
+void bsp_ticks_start(void);
+uint32_t bsp_ticks(void);
+
+/* Most bytes of stack in use at once since reset. */
+uint32_t bsp_stack_used(void);
+
+/* The processor has stopped on a fault; `words` are pc, lr, exception status, fault status, stack pointer.
+ * The firmware says so on the UART; must not return. */
+void bsp_on_fault(const uint32_t *words, uint32_t count);
+
+int main(void);
+
+#endif

@@ -1,0 +1,89 @@
+/* Cortex-M startup: vectors, reset, stack paint, fault report. ARMv6-M to ARMv8.1-M. */
+#include "bsp.h"
+
+#define STACK_PAINT 0xC5C5C5C5u
+#define SCB_VTOR (*(volatile uint32_t *)0xE000ED08u)
+#define SCB_CFSR (*(volatile uint32_t *)0xE000ED28u)
+
+extern uint32_t bsp_stack_bottom[], bsp_stack_top[];
+extern const uint32_t bsp_data_load[];
+extern uint32_t bsp_data_start[], bsp_data_end[];
+extern uint32_t bsp_bss_start[], bsp_bss_end[];
+
+void bsp_reset(void);
+void bsp_fault(void);
+void bsp_fault_report(const uint32_t *frame);
+
+typedef union bsp_vector {
+  const uint32_t *stack;
+  void (*handler)(void);
+} bsp_vector;
+
+/* The firmware enables no interrupt: it polls, so that instruction counts repeat exactly. */
+__attribute__((section(".vectors"), used)) static const bsp_vector vectors[16] = {
+    {.stack = bsp_stack_top}, {.handler = bsp_reset}, {.handler = bsp_fault}, {.handler = bsp_fault},
+    {.handler = bsp_fault},   {.handler = bsp_fault}, {.handler = bsp_fault}, {.handler = bsp_fault},
+    {.handler = bsp_fault},   {.handler = bsp_fault}, {.handler = bsp_fault}, {.handler = bsp_fault},
+    {.handler = bsp_fault},   {.handler = bsp_fault}, {.handler = bsp_fault}, {.handler = bsp_fault}};
+
+static uint32_t stack_pointer(void) {
+  uint32_t sp;
+  __asm__ volatile("mov %0, sp" : "=r"(sp));
+  return sp;
+}
+
+void bsp_reset(void) {
+#if !defined(__ARM_ARCH_6M__)
+  SCB_VTOR = (uint32_t)(uintptr_t)vectors;
+#endif
+  const uint32_t *from = bsp_data_load;
+  for (uint32_t *to = bsp_data_start; to < bsp_data_end; ++to, ++from) {
+    *to = *from;
+  }
+  for (uint32_t *to = bsp_bss_start; to < bsp_bss_end; ++to) {
+    *to = 0u;
+  }
+  /* Down to a little below the present frame: this loop must not paint over itself. */
+  uint32_t *limit = (uint32_t *)(uintptr_t)(stack_pointer() - 32u);
+  for (uint32_t *at = bsp_stack_bottom; at < limit; ++at) {
+    *at = STACK_PAINT;
+  }
+  bsp_uart_init();
+  (void)main();
+  for (;;) {
+  }
+}
+
+uint32_t bsp_stack_used(void) {
+  const uint32_t *at = bsp_stack_bottom;
+  while (at < bsp_stack_top && *at == STACK_PAINT) {
+    ++at;
+  }
+  return (uint32_t)((uintptr_t)bsp_stack_top - (uintptr_t)at);
+}
+
+/* The stack may be what broke: report on a fresh one. */
+__attribute__((naked, used)) void bsp_fault(void) {
+  __asm__ volatile(
+      "mov r0, sp\n"
+      "ldr r1, 1f\n"
+      "mov sp, r1\n"
+      "bl bsp_fault_report\n"
+      "0: b 0b\n"
+      ".balign 4\n"
+      "1: .word bsp_stack_top\n");
+}
+
+__attribute__((used)) void bsp_fault_report(const uint32_t *frame) {
+  uint32_t words[5] = {0u, 0u, 0u, 0u, (uint32_t)(uintptr_t)frame};
+  /* Copy before using the stack any further: the frame may lie where this function's locals will grow. */
+  if (frame >= bsp_stack_bottom && frame + 8 <= bsp_stack_top) {
+    words[0] = frame[6]; /* pc */
+    words[1] = frame[5]; /* lr */
+    words[2] = frame[7]; /* xpsr, the exception number in its low bits */
+  }
+#if !defined(__ARM_ARCH_6M__)
+  words[3] = SCB_CFSR;
+#endif
+  bsp_on_fault(words, 5u);
+}

@@ -1,0 +1,116 @@
+"""A board emulated by QEMU, its UART behind a TCP port on this machine."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from edgesnn.targets.board import Board
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What the child does before it becomes QEMU: ask Linux to kill it when the thread that started it ends."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Emulator:
+    """Runs `elf` on `board` from `with` to its end; the serial link is at `url`.
+
+    The port is opened here and handed to QEMU, so it is never taken by another and never not yet open. QEMU
+    waits for the first connection before the processor starts: the banner is not lost. It is killed on exit,
+    Ctrl-C and the end of this process. Errors: EdgesnnError (no emulator installed, no such image, QEMU gave
+    up), UsageError (the board has no emulator).
+    """
+
+    def __init__(self, board: Board, elf: Path | str) -> None:
+        if board.emulator is None:
+            raise UsageError(f"board {board.name} has no emulator; connect one and name its --port")
+        self.board = board
+        self.elf = Path(elf)
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr = tempfile.TemporaryFile()
+
+    def __enter__(self) -> Emulator:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start QEMU; `url` is valid from then on."""
+        spec = self.board.emulator
+        assert spec is not None
+        program = shutil.which(spec.program)
+        if program is None:
+            raise EdgesnnError(
+                f"{spec.program} is not on PATH; run `apt-get install -y {spec.package}`"
+            )
+        try:
+            with self.elf.open("rb") as f:
+                magic = f.read(4)
+        except OSError as e:
+            raise EdgesnnError(f"cannot read firmware {self.elf}: {e.strerror or e}") from None
+        if magic != b"\x7fELF":
+            raise EdgesnnError(f"firmware {self.elf} is not an ELF file; compile the bundle again")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            fd = server.fileno()
+            command = [program, *spec.args, "-display", "none", "-nodefaults", "-monitor", "none"]
+            command += ["-chardev", f"socket,id=link,fd={fd},server=on,wait=on,nodelay=on"]
+            command += ["-serial", "chardev:link", "-kernel", str(self.elf)]
+            try:
+                # A session of its own: Ctrl-C reaches this process, which then ends the link in order.
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._stderr,
+                    stderr=self._stderr,
+                    pass_fds=(fd,),
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent(),
+                )
+            except OSError as e:
+                raise EdgesnnError(f"cannot run {program}: {e.strerror or e}") from None
+            self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
+        atexit.register(self.close)
+
+    def check(self) -> None:
+        """Raise EdgesnnError with QEMU's last words when it has ended."""
+        if self._process is None:
+            raise EdgesnnError(f"the emulator of {self.board.name} is not running")
+        code = self._process.poll()
+        if code is not None:
+            self._stderr.seek(0)
+            said = self._stderr.read().decode(errors="replace").strip().splitlines()
+            last = said[-1] if said else f"exit status {code}"
+            raise EdgesnnError(f"the emulator of {self.board.name} has stopped: {last}")
+
+    def close(self) -> None:
+        """Kill QEMU and wait for its end; may be called twice."""
+        atexit.unregister(self.close)
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.kill()
+        if process is not None:
+            process.wait()

@@ -1,0 +1,83 @@
+/* 28 x 28 samples -> latency encoder (t = 1 + (255 - x) / 64) -> 12 outputs, T = 4.
+ * U[k] += (7 a + 13 k) % 17 - 8 for each event a; exit when some U >= TEST_THRESHOLD.
+ * With TEST_EVENT_INPUT the caller pushes the events itself. test_firmware.py computes the same. */
+#include "model.h"
+
+#ifndef TEST_THRESHOLD
+#define TEST_THRESHOLD 60
+#endif
+
+#define PIXELS 784u
+#define CLASSES 12u
+#define INPUT 0u     /* frame, or bitmap */
+#define QUEUE 784u   /* uint16_t[784] */
+#define COUNTS 2352u /* uint32_t[2] */
+#define STATS 2360u  /* esnn_stats[2] */
+#define OUTPUT 2376u /* int32_t[12] */
+
+#ifndef TEST_EVENT_INPUT
+static int32_t encode(uint8_t *arena, int32_t t, uint32_t *sops) {
+  const uint8_t *x = arena + INPUT;
+  uint16_t *queue = (uint16_t *)(void *)(arena + QUEUE);
+  int32_t n = 0;
+  (void)sops;
+  for (uint32_t i = 0; i < PIXELS; ++i) {
+    if (1 + (255 - x[i]) / 64 == t) {
+      queue[n++] = (uint16_t)i;
+    }
+  }
+  return n;
+}
+#endif
+
+static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
+  const uint16_t *queue = (const uint16_t *)(void *)(arena + QUEUE);
+  int32_t *u = (int32_t *)(void *)(arena + OUTPUT);
+  uint32_t n = *(const uint32_t *)(void *)(arena + COUNTS);
+  int32_t best = 0;
+  for (uint32_t k = 0; k < CLASSES; ++k) {
+    if (t == 1) {
+      u[k] = 0;
+    }
+    for (uint32_t i = 0; i < n; ++i) {
+      u[k] += (int32_t)((queue[i] * 7u + k * 13u) % 17u) - 8;
+    }
+    if (u[k] > u[best]) {
+      best = (int32_t)k;
+    }
+  }
+  *sops += n * CLASSES;
+#ifdef TEST_CRASH
+  *(volatile uint32_t *)0xF0000000u = (uint32_t)best; /* nothing there */
+#endif
+  return u[best] >= TEST_THRESHOLD ? best + 1 : -(best + 1);
+}
+
+static const esnn_node nodes[2] = {
+#ifdef TEST_EVENT_INPUT
+    {"input", 0, QUEUE, PIXELS, PIXELS, ESNN_NODE_INPUT},
+#else
+    {"encoder", encode, QUEUE, PIXELS, PIXELS, ESNN_NODE_ENCODER},
+#endif
+    {"output", decide, QUEUE, 0u, CLASSES, ESNN_NODE_OUTPUT}};
+
+const esnn_model esnn_model_data = {
+    .api_version = ESNN_API_VERSION,
+    .id = {0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+    .name = "test-model",
+    .nodes = nodes,
+    .node_count = 2u,
+    .timesteps = 4u,
+    .classes = CLASSES,
+#ifdef TEST_EVENT_INPUT
+    .input_bytes = 0u,
+#else
+    .input_bytes = PIXELS,
+#endif
+    .input_offset = INPUT,
+    .event_bytes = 2u,
+    .output_bytes = 4u,
+    .output_offset = OUTPUT,
+    .stats_offset = STATS,
+    .counts_offset = COUNTS,
+    .arena_bytes = ESNN_MODEL_ARENA_BYTES};

@@ -1,0 +1,11 @@
+/* A model small enough to be checked by hand, with the outside of a generated one. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "esnn.h"
+
+#define ESNN_MODEL_ARENA_BYTES 2456u
+
+extern const esnn_model esnn_model_data;
+
+#endif
