@@ -1,0 +1,51 @@
+"""When a latency-coded net answers, and what: the exits on the output membranes (numpy only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgesnn.targets.errors import UsageError
+
+EXITS = ("first-spike", "margin")
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The answers to N samples. labels: int64[N]; steps: int64[N], 1...T; exited: bool[N]."""
+
+    labels: np.ndarray
+    steps: np.ndarray
+    exited: np.ndarray
+
+
+def criterion(membranes: np.ndarray, kind: str) -> np.ndarray:
+    """What is compared with the readout's value: float[T, N] from membranes float[T, N, classes].
+
+    "first-spike": the largest membrane (some U >= v is a spike); "margin": the largest minus the
+    second.
+    """
+    if kind not in EXITS:
+        raise UsageError(f"unknown exit {kind!r}: one of {', '.join(EXITS)}")
+    if kind == "first-spike":
+        return np.asarray(membranes.max(axis=-1))
+    if membranes.shape[-1] < 2:
+        raise UsageError("a margin exit needs at least two classes")
+    top = np.partition(membranes, -2, axis=-1)
+    return np.asarray(top[..., -1] - top[..., -2])
+
+
+def decode(membranes: np.ndarray, kind: str, value: float) -> Decisions:
+    """Stop at the first step whose criterion reaches `value`; the answer is argmax U there.
+
+    membranes: float[T, N, classes], the output membranes U[t] before any reset. Simultaneous output
+    spikes are told apart by the largest membrane (LE/TAD paper, eqs. 10-11), equal membranes by the
+    lowest index. Without an exit by T the answer is argmax U[T].
+    """
+    reached = criterion(membranes, kind) >= value
+    exited = np.asarray(reached.any(axis=0))
+    last = membranes.shape[0] - 1
+    steps = np.where(exited, reached.argmax(axis=0), last)
+    labels = membranes[steps, np.arange(membranes.shape[1])].argmax(axis=-1)
+    return Decisions(labels.astype(np.int64), steps.astype(np.int64) + 1, exited)
