@@ -71,21 +71,28 @@ class Bounds:
         return "uint16" if all(n.neurons <= 1 << 16 for n in self.nodes.values()) else "uint32"
 
 
-def fan_out(p: ir.Projection, source: ir.Shape) -> np.ndarray:
-    """Weights that one event of source position (y, x) adds inside the map: int64[H, W]."""
-    if isinstance(p, ir.Dense):
-        return np.full(source[:2], p.weight.shape[0], dtype=np.int64)
-    oh, ow, o = ir.conv_shape(p, source)
+def fan_tables(p: ir.Conv, source: ir.Shape) -> tuple[np.ndarray, np.ndarray]:
+    """(rows int64[H], columns int64[W]): an event at (y, x) adds rows[y] * columns[x] weights inside the map;
+    the output channels are counted in the columns.
+    """
+    (h, w, _), (oh, ow, o) = source, ir.conv_shape(p, source)
     _, kh, kw, _ = p.weight.shape
 
     def hits(n: int, out: int, k: int, stride: int, pad: int, dilation: int) -> np.ndarray:
         position = np.arange(n)[:, None] + pad - dilation * np.arange(k)[None, :]
         inside = (position % stride == 0) & (position >= 0) & (position // stride < out)
-        return inside.sum(axis=1)
+        return inside.sum(axis=1).astype(np.int64)
 
-    rows = hits(source[0], oh, kh, p.stride[0], p.padding[0], p.dilation[0])
-    columns = hits(source[1], ow, kw, p.stride[1], p.padding[1], p.dilation[1])
-    return np.outer(rows, columns).astype(np.int64) * (o // p.groups)
+    rows = hits(h, oh, kh, p.stride[0], p.padding[0], p.dilation[0])
+    columns = hits(w, ow, kw, p.stride[1], p.padding[1], p.dilation[1])
+    return rows, columns * (o // p.groups)
+
+
+def fan_out(p: ir.Projection, source: ir.Shape) -> np.ndarray:
+    """Weights that one event of source position (y, x) adds inside the map: int64[H, W]."""
+    if isinstance(p, ir.Dense):
+        return np.full(source[:2], p.weight.shape[0], dtype=np.int64)
+    return np.outer(*fan_tables(p, source))
 
 
 def weight_sums(p: ir.Projection) -> tuple[np.ndarray, np.ndarray]:

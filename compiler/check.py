@@ -12,7 +12,7 @@ from edgesnn.targets.errors import EdgesnnError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED = {"program", "readout"}
-MAX_TIMESTEPS = 255  # a spike time is stored in one byte
+MAX_TIMESTEPS = 127  # a spike time is stored in seven bits
 
 
 class IllegalProgram(EdgesnnError):

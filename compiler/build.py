@@ -1,0 +1,261 @@
+"""`edgesnn compile`: from a program to a bundle on disk. Equal input and tools give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import prove
+from edgesnn.compiler.check import check_program
+from edgesnn.compiler.esnn_file import program_bytes
+from edgesnn.compiler.inspect import describe
+from edgesnn.compiler.plan import plan_memory
+from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle
+from edgesnn.runtime.files import replace_folder, sha256, writable_folder
+from edgesnn.targets.board import BSP_DIR, Board, load_board
+from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.stack import worst_case_stack
+from edgesnn.targets.target import Target, find_target
+from edgesnn.targets.toolchain import Toolchain, find_toolchain
+
+C_CORE = Path(__file__).resolve().parent.parent / "runtime" / "c"
+_CODEGENS = ("c", "llvm")
+_NODE_FUNCTIONS = r"(^|:)node_\d+$"
+
+Progress = Callable[[str], None]
+
+
+def compile_program(
+    program: ir.Program,
+    target: str | None = None,
+    *,
+    board: str | None = None,
+    out: Path | str,
+    codegen: str = "c",
+    toolchain: str | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile a program into the bundle folder `out` and open it.
+
+    target: name or alias; a board implies it. codegen "c": kernels as C, built by the C compiler; "llvm":
+    kernels as LLVM objects straight from TVM. toolchain: "gcc" or "zig", by default what is there. An `out`
+    that is an older bundle is replaced in one rename; anything else that is in the way is refused.
+    """
+    say = progress or (lambda _: None)
+    if codegen not in _CODEGENS:
+        raise UsageError(f"unknown code generator {codegen!r}; choose one of: {', '.join(_CODEGENS)}")
+    on = load_board(board) if board is not None else None
+    if target is None and on is None:
+        raise UsageError("name a target (or a board, which implies it); `edgesnn targets` lists them")
+    machine = find_target(target if target is not None else on.target)  # type: ignore[union-attr]
+    if on is not None and machine.name != find_target(on.target).name:
+        raise UsageError(f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target")
+    folder = Path(out)
+    writable_folder(folder, MANIFEST)
+    check_program(program)
+    tools = find_toolchain(machine, toolchain)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        build = _Build(program, machine, on, tools, codegen, Path(temporary) / "bundle")
+        build.run(say)
+        replace_folder(build.root, folder)
+    return Bundle.open(folder)
+
+
+class _Build:
+    """One compilation in a fresh folder; every tool runs inside it with relative names."""
+
+    def __init__(
+        self,
+        program: ir.Program,
+        target: Target,
+        board: Board | None,
+        tools: Toolchain,
+        codegen: str,
+        root: Path,
+    ) -> None:
+        self.program, self.target, self.board = program, target, board
+        self.tools, self.codegen, self.root = tools, codegen, root
+        self.bounds = prove(program)
+        self.plan = plan_memory(program, self.bounds)
+        self.mcu = target.kind == "mcu"
+
+    def run(self, say: Progress) -> None:
+        for name in ("src", "lib", "obj"):
+            (self.root / name).mkdir(parents=True)
+        say("generating kernels")
+        kernel_objects, tvm_version = self._generate()
+        say(f"compiling with {self.tools.version}")
+        objects = ["obj/esnn.o", "obj/model.o"]
+        self._compile("src/esnn.c", ["-O2"])
+        self._compile("src/model.c", ["-O2"])
+        if self.codegen == "c":
+            self._compile("src/kernels.c", self._kernel_flags())
+            kernel_objects = ["obj/kernels.o"]
+        if self.mcu:
+            self.tools.archive([*objects, *kernel_objects], "lib/libmodel.a", self.root)
+        else:
+            shutil.copy(C_CORE / "esnn_host.c", self.root / "src" / "esnn_host.c")
+            self._compile("src/esnn_host.c", ["-O2"])
+            shared = ["-shared", "-Wl,--build-id=none", "-s"]
+            every = [*objects, *kernel_objects, "obj/esnn_host.o"]
+            self.tools.link(every, "lib/libmodel.so", shared, self.root)
+        if self.board is not None:
+            say(f"linking firmware for {self.board.name}")
+            self._firmware(self.board, [*objects, *kernel_objects])
+        memory = self._memory([*objects, *kernel_objects])
+        for scratch in ("obj", "bsp"):
+            shutil.rmtree(self.root / scratch, ignore_errors=True)
+        (self.root / "model.esnn").write_bytes(program_bytes(self.program))
+        self._write_manifest(memory, tvm_version)
+
+    def _generate(self) -> tuple[list[str], dict[str, str]]:
+        """Write src/; with LLVM also the kernels' objects, whose names are returned."""
+        try:
+            from edgesnn.compiler.tir import codegen as tir
+            from edgesnn.compiler.tir import emit
+        except ImportError as e:
+            raise EdgesnnError(
+                f"compiling needs Apache TVM ({e}); run `pip install 'edgesnn[compile]'`"
+            ) from None
+        emission = emit.emit(self.program, self.bounds, self.plan)
+        source = self.root / "src"
+        for name in ("esnn.h", "esnn.c"):
+            shutil.copy(C_CORE / name, source / name)
+        (source / "model.h").write_text(emit.model_header(emission))
+        (source / "model.c").write_text(emit.model_source(emission))
+        (source / "kernels.h").write_text(emit.kernels_header(emission.kernels))
+        bodies = [tir.c_source(kernel) for kernel in emission.kernels]
+        head = '/* Generated by edgesnn through Apache TVM. */\n#include "kernels.h"\n\n'
+        (source / "kernels.c").write_text(head + "\n".join(bodies))
+        objects: list[str] = []
+        if self.codegen == "llvm":
+            for kernel in emission.kernels:
+                objects.append(f"obj/{kernel.symbol}.o")
+                tir.write_object(kernel, self.target, self.root / objects[-1])
+        return objects, tir.versions()
+
+    def _base_flags(self) -> list[str]:
+        if not self.mcu:
+            return ["-std=c99", "-fPIC", "-fvisibility=default"]
+        flags = ["-std=c99", "-ffreestanding", "-ffunction-sections", "-fdata-sections"]
+        return [*flags, "-I", str(BSP_DIR / "include")]
+
+    def _kernel_flags(self) -> list[str]:
+        return list(self.target.kernel_flags)
+
+    def _compile(self, source: str, flags: Sequence[str]) -> None:
+        obj = f"obj/{Path(source).stem}.o"
+        self.tools.compile(source, obj, [*self._base_flags(), *flags], self.root, graph=True)
+
+    def _firmware(self, board: Board, objects: Sequence[str]) -> None:
+        """Board support, protocol and main, linked with the model: firmware.elf, .bin, .hex."""
+        support = self.root / "bsp"
+        support.mkdir()
+        own = [C_CORE / name for name in ("esnn_link.c", "firmware.c")]
+        sources = [*board.sources, *own]
+        for file in [*sources, C_CORE / "esnn_link.h"]:
+            shutil.copy(file, support / file.name)
+        includes = [f for folder in board.includes for f in ("-I", str(folder))]
+        flags = ["-O2", *board.cflags, "-I", "src", "-I", "bsp", *includes]
+        every = list(objects)
+        for file in sources:
+            obj = f"obj/fw_{file.stem}.o"
+            self.tools.compile(f"bsp/{file.name}", obj, flags, self.root, graph=True)
+            every.append(obj)
+        (self.root / "bsp" / "link.ld").write_text(board.linker_script())
+        self._link(board, every)
+        _write_images(self.root / "firmware.elf", self.root)
+
+    def _link(self, board: Board, objects: Sequence[str]) -> None:
+        flags = [*board.ldflags, "-T", "bsp/link.ld"]
+        last = ["-lgcc"] if self.tools.kind == "gcc" else []
+        self.tools.link([*objects, *last], "firmware.elf", flags, self.root)
+
+    def _memory(self, objects: Sequence[str]) -> dict[str, Any]:
+        """Sizes as measured in what was built; RAM is static data with the arena, without the stack."""
+        memory: dict[str, Any] = {"arena_bytes": self.plan.arena_bytes}
+        if self.board is not None:
+            sections = _sections(self.root / "firmware.elf")
+            memory["sections"] = {name: size for name, size, *_ in sections}
+            memory["flash_bytes"] = sum(size for _, size, loaded, _ in sections if loaded)
+            memory["ram_bytes"] = sum(s for n, s, _, writable in sections if writable and n != ".stack")
+            memory["stack_reserved_bytes"] = self.board.stack_bytes
+            entries = ["bsp_reset", "main"]
+            memory["flash_region_bytes"] = self.board.flash.length
+            memory["ram_region_bytes"] = self.board.ram.length
+        else:
+            built = [self.root / "lib/libmodel.so"] if not self.mcu else [self.root / o for o in objects]
+            found = [s for file in built for s in _sections(file)]
+            totals: dict[str, int] = {}
+            for name, size, *_ in found:
+                family = "." + name.split(".")[1] if "." in name else name
+                totals[family] = totals.get(family, 0) + size
+            memory["sections"] = totals
+            memory["flash_bytes"] = sum(size for _, size, loaded, _ in found if loaded)
+            memory["ram_bytes"] = self.plan.arena_bytes + sum(s for _, s, _, w in found if w)
+            entries = ["esnn_run", "esnn_push_frame", "esnn_init", "esnn_step"]
+        stack = worst_case_stack(self.root / "obj", entries, _NODE_FUNCTIONS)
+        memory["stack_bytes"] = stack
+        reserved = memory.get("stack_reserved_bytes")
+        if reserved is not None and stack > reserved:
+            raise EdgesnnError(
+                f"the firmware can use {stack} bytes of stack, board {self.board.name} reserves "  # type: ignore[union-attr]
+                f"{reserved}; raise stack_bytes in its board file"
+            )
+        return memory
+
+    def _write_manifest(self, memory: dict[str, Any], versions: dict[str, str]) -> None:
+        files = sorted(p for p in self.root.rglob("*") if p.is_file())
+        about = describe(self.program)
+        arena = about.pop("arena")
+        about.pop("arena_bytes")
+        manifest = {
+            "format": "edgesnn-bundle",
+            "version": BUNDLE_VERSION,
+            **about,
+            "target": self.target.name,
+            "board": self.board.name if self.board else None,
+            "codegen": self.codegen,
+            "versions": {"edgesnn": version("edgesnn"), "compiler": self.tools.version, **versions},
+            "memory": {**memory, "arena": arena},
+            "files": {p.relative_to(self.root).as_posix(): sha256(p) for p in files},
+        }
+        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+        (self.root / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _sections(path: Path) -> list[tuple[str, int, bool, bool]]:
+    """(name, bytes, occupies flash, is writable) of every section that is there at run time."""
+    from elftools.elf.constants import SH_FLAGS
+    from elftools.elf.elffile import ELFFile
+
+    out = []
+    with path.open("rb") as f:
+        for s in ELFFile(f).iter_sections():
+            flags, size = s["sh_flags"], s["sh_size"]
+            if flags & SH_FLAGS.SHF_ALLOC and size and not s.name.startswith(".ARM.ex"):
+                loaded = s["sh_type"] != "SHT_NOBITS"
+                out.append((s.name, int(size), loaded, bool(flags & SH_FLAGS.SHF_WRITE)))
+    return out
+
+
+def _write_images(elf: Path, folder: Path) -> None:
+    """firmware.bin (from the lowest load address, gaps 0xFF) and firmware.hex (Intel HEX)."""
+    from elftools.elf.elffile import ELFFile
+    from intelhex import IntelHex
+
+    image = IntelHex()
+    image.padding = 0xFF
+    with elf.open("rb") as f:
+        for segment in ELFFile(f).iter_segments("PT_LOAD"):
+            if segment["p_filesz"]:
+                image.puts(segment["p_paddr"], segment.data())
+    image.write_hex_file(str(folder / "firmware.hex"))
+    (folder / "firmware.bin").write_bytes(image.tobinstr())

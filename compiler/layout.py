@@ -1,0 +1,65 @@
+"""How weights lie in flash: every event's targets are contiguous, no bounds test inside a row segment.
+
+A convolution with stride s scatters an event at padded position q * s + r only through the taps k = r + j * s, to
+outputs q - j. Weights are therefore stored by phase r and with j reversed, so that increasing addresses are
+increasing outputs. Dilation is expanded with zero taps; phases are padded with zero taps to equal length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgesnn.compiler import ir
+
+
+@dataclass(frozen=True)
+class ScatterConv:
+    """Weights of a convolution laid out for scattering.
+
+    weights: int8[C_in, sy, sx, taps_y, taps_x, O / groups], taps reversed in x only; contiguous.
+    source, target: map shapes. per_group: (C_in / groups, O / groups).
+    """
+
+    weights: np.ndarray
+    source: ir.Shape
+    target: ir.Shape
+    stride: tuple[int, int]
+    padding: tuple[int, int]  # top, left
+    taps: tuple[int, int]
+    groups: int
+
+    @property
+    def per_group(self) -> tuple[int, int]:
+        return self.source[2] // self.groups, self.target[2] // self.groups
+
+    @property
+    def strip(self) -> tuple[int, int]:
+        """(columns, left margin) of a row buffer that holds every target of every tap, in the map or not."""
+        left = self.padding[1] // self.stride[1]
+        margin = max(self.taps[1] - 1 - left, 0)
+        last = (self.source[1] - 1 + self.padding[1]) // self.stride[1]
+        return max(last, self.target[1] - 1) + margin + 1, margin
+
+
+def scatter_conv(p: ir.Projection, source: ir.Shape) -> ScatterConv:
+    """Lay out a projection; a dense one is a 1 x 1 convolution on the flattened map (1, 1, n)."""
+    target = ir.conv_shape(p, source)
+    if isinstance(p, ir.Dense):
+        weights = np.ascontiguousarray(p.weight.T).reshape(p.weight.shape[1], 1, 1, 1, 1, -1)
+        return ScatterConv(weights, (1, 1, ir.size(source)), target, (1, 1), (0, 0), (1, 1), 1)
+    o, kh, kw, i = p.weight.shape
+    (sy, sx), (dy, dx) = p.stride, p.dilation
+    full_h, full_w = dy * (kh - 1) + 1, dx * (kw - 1) + 1
+    taps_y, taps_x = -(-full_h // sy), -(-full_w // sx)
+    expanded = np.zeros((o, taps_y * sy, taps_x * sx, i), dtype=np.int8)
+    expanded[:, :full_h:dy, :full_w:dx] = p.weight
+    by_phase = expanded.reshape(o, taps_y, sy, taps_x, sx, i)[:, :, :, ::-1]
+    # (groups, O/g, jy, ry, jx, rx, I) -> (groups, I, ry, rx, jy, jx, O/g)
+    grouped = by_phase.reshape(p.groups, o // p.groups, taps_y, sy, taps_x, sx, i)
+    ordered = grouped.transpose(0, 6, 3, 5, 2, 4, 1)
+    weights = np.ascontiguousarray(ordered).reshape(p.groups * i, sy, sx, taps_y, taps_x, o // p.groups)
+    return ScatterConv(
+        weights, source, target, p.stride, (p.padding[0], p.padding[1]), (taps_y, taps_x), p.groups
+    )

@@ -1,0 +1,111 @@
+"""The memory plan: every byte a model needs at run time, in one static arena, known before anything runs.
+
+Membranes, spike times and counters live as long as an inference. A queue lives from the node that fills it to
+its last reader in the step, scratch only within its node, and the frame until the last encoder has read it in
+the first step; buffers whose lives do not overlap share memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import Bounds
+from edgesnn.compiler.layout import scatter_conv
+from edgesnn.targets.errors import EdgesnnError
+
+_BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4}
+_ALIGN = 8
+MAX_SOPS = 2**31 - 1  # the engines count synaptic operations of an inference in 32 bits
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """`count` elements of `dtype`, needed from node `first` to node `last` (inclusive) of every step."""
+
+    name: str
+    dtype: str
+    count: int
+    first: int
+    last: int
+    offset: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return -(-self.count * _BYTES[self.dtype] // _ALIGN) * _ALIGN
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Buffers by name ("conv1.u", "conv1.queue", ...) and the arena they fit into."""
+
+    buffers: dict[str, Buffer]
+    arena_bytes: int
+
+    def offset(self, name: str) -> int:
+        return self.buffers[name].offset
+
+
+def strip_elements(node: ir.LatencyEncoder, source: ir.Shape) -> int:
+    """Accumulators of the encoder's strip: `pool` rows with their margins."""
+    layout = scatter_conv(node.projection, source)
+    columns, _ = layout.strip
+    return node.pool * columns * layout.target[2]
+
+
+def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
+    """Place every buffer. Raises EdgesnnError if the model does not fit the engines' 32-bit counters."""
+    if bounds.sops_per_inference > MAX_SOPS:
+        raise EdgesnnError(
+            f"{program.name}: {bounds.sops_per_inference:,} synaptic operations at worst, more than the "
+            "engines can count; use a smaller network"
+        )
+    order = {node.name: i for i, node in enumerate(program.nodes)}
+    end = len(program.nodes) - 1
+    last_reader = {node.name: order[node.name] for node in program.nodes}
+    for node in program.nodes:
+        for source in ir.sources(node):
+            last_reader[source] = max(last_reader[source], order[node.name])
+    wanted = [
+        Buffer("stats", "uint32", 2 * len(program.nodes), 0, end),
+        Buffer("counts", "uint32", len(program.nodes), 0, end),
+    ]
+    shapes = ir.shapes(program)
+    for i, node in enumerate(program.nodes):
+        b = bounds.nodes[node.name]
+        name = node.name
+        queue_end = last_reader[name]
+        if isinstance(node, ir.SampleInput):
+            wanted.append(Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, last_reader[name]))
+        elif isinstance(node, ir.EventInput):
+            queue_end = end  # filled between steps
+            wanted.append(Buffer(f"{name}.bitmap", "uint8", -(-b.neurons // 8), 0, end))
+        elif isinstance(node, ir.LatencyEncoder):
+            strip = strip_elements(node, shapes[node.projection.source])
+            wanted.append(Buffer(f"{name}.strip", str(b.width), strip, i, i))
+            wanted.append(Buffer(f"{name}.times", "uint8", -(-b.neurons // 4) * 4, 0, end))
+        elif isinstance(node, ir.OrPool):
+            wanted.append(Buffer(f"{name}.seen", "uint8", b.neurons, i, i))
+        elif isinstance(node, ir.Lif | ir.Accumulator):
+            wanted.append(Buffer(f"{name}.u", str(b.width), b.neurons, 0, end))
+        if b.capacity:
+            first = 0 if isinstance(node, ir.EventInput) else i
+            wanted.append(Buffer(f"{name}.queue", bounds.event_dtype, b.capacity, first, queue_end))
+    return _place(wanted)
+
+
+def _place(wanted: list[Buffer]) -> Plan:
+    """First fit, largest first: each buffer at the lowest offset free over its whole life."""
+    placed: list[Buffer] = []
+    for buffer in sorted(wanted, key=lambda b: (-b.bytes, b.first, b.name)):
+        offset = 0
+        rivals = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
+        for rival in sorted(rivals, key=lambda p: p.offset):
+            if offset + buffer.bytes <= rival.offset:
+                break
+            offset = max(offset, rival.offset + rival.bytes)
+        placed.append(
+            Buffer(buffer.name, buffer.dtype, buffer.count, buffer.first, buffer.last, offset)
+        )
+    arena = max(p.offset + p.bytes for p in placed)
+    return Plan({p.name: p for p in sorted(placed, key=lambda p: (p.offset, p.name))}, arena)

@@ -1,0 +1,330 @@
+"""From a program to C: the tables, one function per node that calls its kernels, and the model descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import Bounds, fan_tables
+from edgesnn.compiler.layout import scatter_conv
+from edgesnn.compiler.plan import Plan
+from edgesnn.compiler.tir.begin import begin_first, begin_next
+from edgesnn.compiler.tir.event_conv import event_conv
+from edgesnn.compiler.tir.event_dense import event_dense
+from edgesnn.compiler.tir.fire import fire
+from edgesnn.compiler.tir.kernel import C_TYPES, Kernel
+from edgesnn.compiler.tir.latency_encode import emit_times, latency_encode
+from edgesnn.compiler.tir.pool import or_pool, sum_pool
+from edgesnn.compiler.tir.readout import readout
+
+_KINDS = {
+    ir.SampleInput: "ESNN_NODE_INPUT",
+    ir.EventInput: "ESNN_NODE_INPUT",
+    ir.LatencyEncoder: "ESNN_NODE_ENCODER",
+    ir.Lif: "ESNN_NODE_SPIKING",
+    ir.OrPool: "ESNN_NODE_OPERATOR",
+    ir.SumPool: "ESNN_NODE_OPERATOR",
+    ir.Accumulator: "ESNN_NODE_OUTPUT",
+}
+
+
+@dataclass
+class Emission:
+    """Kernels, C text of tables and node functions, in the making."""
+
+    program: ir.Program
+    bounds: Bounds
+    plan: Plan
+    kernels: list[Kernel] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+
+    def table(self, name: str, values: np.ndarray, dtype: str) -> str:
+        """Emit a constant table and return the expression that names it."""
+        flat = values.astype(np.int64).ravel().tolist()
+        rows = [", ".join(map(str, flat[i : i + 20])) for i in range(0, len(flat), 20)]
+        body = ",\n  ".join(rows)
+        self.tables.append(f"static const {C_TYPES[dtype]} {name}[{len(flat)}] = {{\n  {body}\n}};\n")
+        return name
+
+    def at(self, buffer: str, dtype: str, *, const: bool = False) -> str:
+        """The expression for a buffer of the arena."""
+        c = ("const " if const else "") + C_TYPES[dtype]
+        return f"({c} *)(void *)(arena + {self.plan.offset(buffer)}u)"
+
+    def count(self, source: str) -> str:
+        """The expression for the number of events in a source's queue in this step."""
+        index = [n.name for n in self.program.nodes].index(source)
+        base = self.plan.offset("counts") + 4 * index
+        return f"(int32_t)*(const uint32_t *)(void *)(arena + {base}u)"
+
+    def call(self, kernel: Kernel, *arguments: str) -> str:
+        """Register a kernel and return the statement that calls it."""
+        self.kernels.append(kernel)
+        return f"{kernel.symbol}({', '.join(arguments)});"
+
+
+def emit(program: ir.Program, bounds: Bounds, plan: Plan) -> Emission:
+    """Choose and parametrise a kernel per piece of work and write the calls."""
+    e = Emission(program, bounds, plan)
+    for i, node in enumerate(program.nodes):
+        if isinstance(node, ir.SampleInput | ir.EventInput):
+            continue
+        if isinstance(node, ir.LatencyEncoder):
+            lines = _encoder(e, i, node)
+        elif isinstance(node, ir.OrPool | ir.SumPool):
+            lines = _pool(e, i, node)
+        else:
+            lines = _population(e, i, node)
+        body = "\n".join(f"  {line}" for line in lines)
+        e.functions.append(
+            f"/* {node.name} */\n"
+            f"static int32_t node_{i}(uint8_t *arena, int32_t t, uint32_t *sops) {{\n"
+            f"  int32_t out[2] = {{0, 0}};\n{body}\n}}\n"
+        )
+    return e
+
+
+def _encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
+    source = e.program.input
+    assert isinstance(source, ir.SampleInput)
+    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
+    width = str(b.width)
+    layout = scatter_conv(node.projection, source.shape)
+    kernel = latency_encode(
+        f"esnn_latency_encode_{width}_{i}",
+        layout=layout,
+        pool=node.pool,
+        steps=e.program.timesteps,
+        sample=source.dtype,
+        zero_point=source.zero_point,
+        width=width,
+    )
+    thresholds = node.thresholds if node.thresholds.size else np.zeros(1, dtype=np.int32)
+    encode = e.call(
+        kernel,
+        e.at(f"{source.name}.frame", source.dtype, const=True),
+        e.table(f"weights_{i}", layout.weights, "int8"),
+        e.table(f"thresholds_{i}", thresholds, "int32"),
+        e.at(f"{node.name}.strip", width),
+        e.at(f"{node.name}.times", "uint8"),
+    )
+    queue = e.call(
+        emit_times(f"esnn_emit_times_{event}_{i}", units=b.neurons, event=event),
+        e.at(f"{node.name}.times", "uint32", const=True),
+        "t",
+        e.at(f"{node.name}.queue", event),
+        "out",
+    )
+    return ["if (t == 1) {", f"  {encode}", "}", queue, "(void)sops;", "return out[0];"]
+
+
+def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
+    event = e.bounds.event_dtype
+    source = e.bounds.nodes[node.source]
+    incoming = e.at(f"{node.source}.queue", event, const=True)
+    queue = e.at(f"{node.name}.queue", event)
+    if isinstance(node, ir.OrPool):
+        kernel = or_pool(
+            f"esnn_or_pool_{event}_{i}",
+            source=source.shape,
+            kernel=node.kernel,
+            stride=node.stride,
+            capacity=source.capacity,
+            event=event,
+        )
+        seen = e.at(f"{node.name}.seen", "uint8")
+        call = e.call(kernel, incoming, e.count(node.source), seen, queue, "out")
+    else:
+        kernel = sum_pool(
+            f"esnn_sum_pool_{event}_{i}",
+            source=source.shape,
+            kernel=node.kernel,
+            stride=node.stride,
+            capacity=source.capacity,
+            capacity_out=e.bounds.nodes[node.name].capacity,
+            event=event,
+        )
+        call = e.call(kernel, incoming, e.count(node.source), queue, "out")
+    return [call, "(void)t;", "(void)sops;", "return out[0];"]
+
+
+def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
+    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
+    width = str(b.width)
+    positions, channels = b.shape[0] * b.shape[1], b.shape[2]
+    u = e.at(f"{node.name}.u", width)
+    bias = e.table(f"bias_{i}", node.bias, width)
+    first = e.call(
+        begin_first(f"esnn_begin_first_{width}_{i}", positions=positions, channels=channels, width=width),
+        bias,
+        u,
+    )
+    lines = ["if (t == 1) {", f"  {first}"]
+    if node.leak != ((1, 0),) or node.bias.any():
+        kernel = begin_next(
+            f"esnn_begin_next_{width}_{i}",
+            positions=positions,
+            channels=channels,
+            width=width,
+            leak=node.leak,
+        )
+        lines += ["} else {", f"  {e.call(kernel, bias, u)}"]
+    lines.append("}")
+    for k, p in enumerate(node.projections):
+        lines.append(_integrate(e, f"{i}_{k}", p, width, u))
+    lines.append("*sops = (uint32_t)out[1];")
+    if isinstance(node, ir.Lif):
+        narrow = "int16" if int(node.threshold.max()) < 2**15 else "int32"
+        kernel = fire(
+            f"esnn_fire_{width}_{i}",
+            positions=positions,
+            channels=channels,
+            width=width,
+            theta=narrow,
+            event=event,
+        )
+        theta = e.table(f"theta_{i}", node.threshold, narrow)
+        lines.append(e.call(kernel, theta, u, e.at(f"{node.name}.queue", event), "out"))
+    else:
+        kernel = readout(
+            f"esnn_readout_{width}_{i}", classes=channels, width=width, rule=e.program.readout
+        )
+        lines.append(e.call(kernel, e.at(f"{node.name}.u", width, const=True), "out"))
+    return [*lines, "return out[0];"]
+
+
+def _integrate(e: Emission, tag: str, p: ir.Projection, width: str, u: str) -> str:
+    event = e.bounds.event_dtype
+    source = e.bounds.nodes[p.source]
+    layout = scatter_conv(p, source.shape)
+    weights = e.table(f"weights_{tag}", layout.weights, "int8")
+    incoming = e.at(f"{p.source}.queue", event, const=True)
+    if isinstance(p, ir.Dense):
+        kernel = event_dense(
+            f"esnn_event_dense_{width}_{tag}",
+            inputs=p.weight.shape[1],
+            outputs=p.weight.shape[0],
+            capacity=source.capacity,
+            width=width,
+            event=event,
+        )
+        return e.call(kernel, incoming, e.count(p.source), weights, u, "out")
+    kernel = event_conv(
+        f"esnn_event_conv_{width}_{tag}",
+        layout=layout,
+        capacity=source.capacity,
+        width=width,
+        event=event,
+    )
+    rows, columns = fan_tables(p, source.shape)
+    return e.call(
+        kernel,
+        incoming,
+        e.count(p.source),
+        weights,
+        e.table(f"rows_{tag}", rows, "int32"),
+        e.table(f"columns_{tag}", columns, "int32"),
+        u,
+        "out",
+    )
+
+
+def model_header(e: Emission) -> str:
+    """model.h: what a firmware needs to know at compile time."""
+    p = e.program
+    return f"""/* Generated by edgesnn from {_comment(p.name)}. */
+#ifndef ESNN_MODEL_H
+#define ESNN_MODEL_H
+
+#include "esnn.h"
+
+#define ESNN_MODEL_ARENA_BYTES {e.plan.arena_bytes}u
+#define ESNN_MODEL_INPUT_BYTES {_input_bytes(e)}u
+#define ESNN_MODEL_CLASSES {p.classes}u
+#define ESNN_MODEL_TIMESTEPS {p.timesteps}u
+#define ESNN_MODEL_NODES {len(p.nodes)}u
+
+extern const esnn_model esnn_model_data;
+
+#endif
+"""
+
+
+def kernels_header(kernels: Iterable[Kernel]) -> str:
+    """kernels.h: prototypes, for model.c and for kernels.c or the LLVM objects."""
+    prototypes = "".join(f"{k.prototype()};\n" for k in kernels)
+    return f"""/* Generated by edgesnn. */
+#ifndef ESNN_KERNELS_H
+#define ESNN_KERNELS_H
+
+#include <stdint.h>
+
+{prototypes}
+#endif
+"""
+
+
+def model_source(e: Emission) -> str:
+    """model.c: tables, node functions, descriptor."""
+    p, plan = e.program, e.plan
+    output = e.bounds.nodes[p.output.name]
+    rows = []
+    for i, node in enumerate(p.nodes):
+        b = e.bounds.nodes[node.name]
+        run = "0" if i == 0 else f"node_{i}"
+        queue = plan.offset(f"{node.name}.queue") if b.capacity else 0
+        kind = _KINDS[type(node)]
+        rows.append(f'  {{"{node.name}", {run}, {queue}u, {b.capacity}u, {b.neurons}u, {kind}}}')
+    nodes = ",\n".join(rows)
+    held = "frame" if isinstance(p.input, ir.SampleInput) else "bitmap"
+    identity = ", ".join(str(x) for x in p.digest()[:16])
+    event_bytes = 2 if e.bounds.event_dtype == "uint16" else 4
+    return f"""/* Generated by edgesnn from {_comment(p.name)}: tables, nodes, descriptor. */
+#include "model.h"
+
+#include "kernels.h"
+
+{"".join(e.tables)}
+{chr(10).join(e.functions)}
+static const esnn_node nodes[{len(p.nodes)}] = {{
+{nodes}
+}};
+
+const esnn_model esnn_model_data = {{
+  .api_version = ESNN_API_VERSION,
+  .id = {{{identity}}},
+  .name = "{_c_string(p.name)}",
+  .nodes = nodes,
+  .node_count = {len(p.nodes)}u,
+  .timesteps = {p.timesteps}u,
+  .classes = {p.classes}u,
+  .input_bytes = {_input_bytes(e)}u,
+  .input_offset = {plan.offset(f"{p.input.name}.{held}")}u,
+  .event_bytes = {event_bytes}u,
+  .output_bytes = {2 if output.width == "int16" else 4}u,
+  .output_offset = {plan.offset(f"{p.output.name}.u")}u,
+  .stats_offset = {plan.offset("stats")}u,
+  .counts_offset = {plan.offset("counts")}u,
+  .arena_bytes = {plan.arena_bytes}u
+}};
+"""
+
+
+def _input_bytes(e: Emission) -> int:
+    source = e.program.input
+    if isinstance(source, ir.EventInput):
+        return 0
+    return ir.size(source.shape) * np.dtype(source.dtype).itemsize
+
+
+def _comment(text: str) -> str:
+    return text.replace("*/", "* /")
+
+
+def _c_string(text: str) -> str:
+    safe = "".join(c if c.isalnum() or c in " ._-+" else "?" for c in text)
+    return safe.encode("ascii", "replace").decode()[:31]

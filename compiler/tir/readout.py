@@ -1,0 +1,47 @@
+"""Readout: out[0] = class + 1 when the criterion is met, -(class + 1) otherwise; class = argmax U, ties low."""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
+
+
+def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kernel:
+    """First spike: max U >= value. Margin: the largest minus the second largest >= value."""
+    value = rule.value
+    margin = isinstance(rule, ir.Margin)
+    lowest = -(2**31)
+
+    @T.prim_func
+    def main(u_p: T.handle(width), out_p: T.handle("int32")):
+        u = T.decl_buffer((classes,), width, data=u_p)
+        out = T.decl_buffer((2,), "int32", data=out_p)
+        best = T.alloc_buffer((1,), "int32")
+        top = T.alloc_buffer((1,), "int32")
+        second = T.alloc_buffer((1,), "int32")
+        best[0] = 0
+        top[0] = T.Cast("int32", u[0])
+        second[0] = lowest
+        for k in range(1, classes):
+            v: T.let = T.Cast("int32", u[k])
+            if v > top[0]:
+                second[0] = top[0]
+                top[0] = v
+                best[0] = k
+            elif v > second[0]:
+                second[0] = v
+        if margin:
+            # The difference of two int32 can exceed int32: compare in 64 bits.
+            if T.Cast("int64", top[0]) - T.Cast("int64", second[0]) >= T.int64(value):
+                out[0] = best[0] + 1
+            else:
+                out[0] = -1 - best[0]
+        else:
+            if top[0] >= value:
+                out[0] = best[0] + 1
+            else:
+                out[0] = -1 - best[0]
+
+    return make_kernel(symbol, (table("u_p", width), pointer("out_p", "int32")), main)

@@ -1,0 +1,149 @@
+"""The host engine: the same C core and generated model as on a board, in a shared library, through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from ctypes import c_int32, c_size_t, c_uint32, c_void_p
+from types import TracebackType
+
+import numpy as np
+
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.targets.errors import EdgesnnError
+
+DECIDED = 1
+
+
+class HostEngine:
+    """Runs a host bundle in this process. Not thread-safe; make one engine per thread."""
+
+    name = "host"
+
+    def __init__(self, bundle: Bundle) -> None:
+        if bundle.library is None:
+            raise EdgesnnError(
+                f"{bundle.path} was compiled for {bundle.target}; compile it with --target cpu to run it "
+                "here, or name a board or port"
+            )
+        self.bundle = bundle
+        try:
+            self._lib = ctypes.CDLL(str(bundle.library.resolve()))
+        except OSError as e:
+            raise EdgesnnError(
+                f"cannot load {bundle.library} ({e}); compile the model again on this machine"
+            ) from None
+        self._declare()
+        nodes = len(bundle.nodes)
+        self._ctx = ctypes.create_string_buffer(self._lib.esnn_host_context_bytes())
+        arena = int(bundle.manifest["memory"]["arena_bytes"])
+        self._arena = np.zeros(arena // 8 + 1, dtype=np.uint64)
+        self._decision = np.zeros(3, dtype=np.uint32)
+        self._membranes = np.zeros(bundle.classes, dtype=np.int32)
+        self._stats = np.zeros((nodes, 2), dtype=np.uint32)
+        self._queue = np.zeros(max(1, *(n.queue_capacity for n in bundle.nodes)), dtype=np.uint32)
+        model = self._lib.esnn_host_model()
+        self._call("esnn_init", self._ctx, model, self._arena.ctypes.data, self._arena.nbytes)
+
+    def _declare(self) -> None:
+        signatures: dict[str, tuple[object, list[object]]] = {
+            "esnn_host_context_bytes": (c_size_t, []),
+            "esnn_host_model": (c_void_p, []),
+            "esnn_host_outcome": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p]),
+            "esnn_host_queue": (c_int32, [c_void_p, c_void_p, c_uint32]),
+            "esnn_init": (c_int32, [c_void_p, c_void_p, c_void_p, c_size_t]),
+            "esnn_reset": (c_int32, [c_void_p]),
+            "esnn_push_frame": (c_int32, [c_void_p, c_void_p, c_size_t]),
+            "esnn_push_events": (c_int32, [c_void_p, c_void_p, c_size_t]),
+            "esnn_step_node": (c_int32, [c_void_p]),
+            "esnn_step": (c_int32, [c_void_p]),
+            "esnn_run": (c_int32, [c_void_p]),
+            "esnn_strerror": (ctypes.c_char_p, [c_int32]),
+        }
+        try:
+            for name, (result, arguments) in signatures.items():
+                function = getattr(self._lib, name)
+                function.restype, function.argtypes = result, arguments
+        except AttributeError as e:
+            raise EdgesnnError(f"{self.bundle.library} is not a model library ({e})") from None
+
+    def _call(self, name: str, *arguments: object) -> int:
+        status = int(getattr(self._lib, name)(*arguments))
+        if status < 0:
+            reason = self._lib.esnn_strerror(status).decode()
+            raise EdgesnnError(f"{self.bundle.name}: {name}: {reason}")
+        return status
+
+    def _push(self, sample: np.ndarray, t: int) -> None:
+        """The frame before step 1; for an event input, the events of step t."""
+        if self.bundle.input_kind == "samples":
+            if t == 1:
+                self._call("esnn_push_frame", self._ctx, sample.ctypes.data, sample.nbytes)
+            return
+        addresses = np.flatnonzero(sample[t - 1]).astype(np.uint32)
+        self._call("esnn_push_events", self._ctx, addresses.ctypes.data, len(addresses))
+
+    def infer(self, sample: np.ndarray) -> Decision:
+        """Classify one sample; `seconds` is wall-clock time inside the C core and ctypes."""
+        x = self.bundle.check_sample(sample)
+        start = time.perf_counter()
+        if self.bundle.input_kind == "samples":
+            self._push(x, 1)
+            self._call("esnn_run", self._ctx)
+        else:
+            self._call("esnn_reset", self._ctx)
+            for t in range(1, self.bundle.timesteps + 1):
+                self._push(x, t)
+                if self._call("esnn_step", self._ctx) == DECIDED:
+                    break
+        return self._outcome(time.perf_counter() - start)
+
+    def trace(self, sample: np.ndarray) -> Trace:
+        """Classify one sample and keep every event of every node."""
+        x = self.bundle.check_sample(sample)
+        self._call("esnn_reset", self._ctx)
+        history: list[list[np.ndarray]] = []
+        status = 0
+        for t in range(1, self.bundle.timesteps + 1):
+            self._push(x, t)
+            step: list[np.ndarray] = []
+            for _ in self.bundle.nodes:
+                status = self._call("esnn_step_node", self._ctx)
+                n = self._call("esnn_host_queue", self._ctx, self._queue.ctypes.data, len(self._queue))
+                step.append(np.sort(self._queue[:n]))
+            history.append(step)
+            if status == DECIDED:
+                break
+        return Trace(self._outcome(None), history)
+
+    def _outcome(self, seconds: float | None) -> Decision:
+        self._call(
+            "esnn_host_outcome",
+            self._ctx,
+            self._decision.ctypes.data,
+            self._membranes.ctypes.data,
+            self._stats.ctypes.data,
+        )
+        label, step, exited = (int(v) for v in self._decision)
+        stats = self._stats.astype(np.int64)
+        return Decision(
+            label=label,
+            step=step,
+            exited=bool(exited),
+            membranes=self._membranes.astype(np.int64),
+            events=stats[:, 0],
+            sops=stats[:, 1],
+            seconds=seconds,
+        )
+
+    def close(self) -> None:
+        """Nothing to release: the library stays loaded until the process ends."""
+
+    def __enter__(self) -> HostEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,75 @@
+"""Worst-case stack depth from what the compiler says about every function.
+
+GCC writes the call graph with frame sizes (`-fcallgraph-info=su`): the depth is the longest path. Clang writes
+frame sizes only (`-fstack-usage`): without recursion no path can be deeper than the sum of all frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgesnn.targets.errors import EdgesnnError
+
+# Frames of compiler support routines (integer division and the like) are not reported; the deepest of
+# libgcc's and compiler-rt's take less than this.
+LIBRARY_FRAME = 64
+
+_NODE = re.compile(r'node: \{ title: "([^"]+)" label: "([^"]*)"')
+_EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
+_BYTES = re.compile(r"(\d+) bytes \((\w+(?:,\w+)?)\)")
+_INDIRECT = "__indirect_call"
+
+
+def worst_case_stack(folder: Path, entries: Iterable[str], indirect: str) -> int:
+    """Bytes that a call of any of `entries` can use. `indirect` is a pattern of the functions that are called
+    through pointers. Raises EdgesnnError on recursion or on a frame of unknown size.
+    """
+    graphs = sorted(folder.glob("*.ci"))
+    if not graphs:
+        return _sum_of_frames(folder)
+    frames: dict[str, int] = {}
+    calls: dict[str, set[str]] = {}
+    for graph in graphs:
+        text = graph.read_text()
+        for name, label in _NODE.findall(text):
+            size = _BYTES.search(label)
+            if size:
+                _bounded(name, size.group(2))
+                frames[name] = int(size.group(1))
+        for source, target in _EDGE.findall(text):
+            calls.setdefault(source, set()).add(target)
+    pointed_to = {name for name in frames if re.search(indirect, name)}
+    depths: dict[str, int] = {}
+
+    def depth(name: str, path: tuple[str, ...]) -> int:
+        if name in path:
+            raise EdgesnnError(f"recursion through {name}: the stack has no bound")
+        if name not in depths:
+            callees = calls.get(name, set())
+            if _INDIRECT in callees:
+                callees = (callees - {_INDIRECT}) | pointed_to
+            own = frames.get(name, LIBRARY_FRAME)
+            depths[name] = own + max((depth(c, (*path, name)) for c in callees), default=0)
+        return depths[name]
+
+    found = [e for e in entries if e in frames]
+    if not found:
+        raise EdgesnnError("the compiler's call graph holds none of the entry points")
+    return max(depth(e, ()) for e in found)
+
+
+def _sum_of_frames(folder: Path) -> int:
+    total = LIBRARY_FRAME
+    for file in sorted(folder.glob("*.su")):
+        for line in file.read_text().splitlines():
+            where, size, kind = line.split("\t")[:3]
+            _bounded(where, kind)
+            total += int(size)
+    return total
+
+
+def _bounded(name: str, kind: str) -> None:
+    if kind.startswith("dynamic") and "bounded" not in kind:
+        raise EdgesnnError(f"{name} uses an unbounded amount of stack")
