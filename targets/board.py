@@ -37,11 +37,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Uart:
-    """The serial port of the link: register base, its clock in Hz, bits per second."""
+    """The serial port of the link: register base, its clock in Hz, bits per second, receive interrupt."""
 
     base: int
     clock_hz: int
     baud: int
+    irq: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Board:
             "BSP_UART_BASE": f"0x{self.uart.base:08X}u",
             "BSP_UART_CLOCK_HZ": f"{self.uart.clock_hz}u",
             "BSP_UART_BAUD": f"{self.uart.baud}u",
+            "BSP_UART_IRQ": f"{self.uart.irq}u",
         }
 
     @property
@@ -256,6 +258,7 @@ def _board(root: _Table, stem: str) -> Board:
         table.number("base", 0, 2**32 - 1),
         table.number("clock_hz", 1, 2**32 - 1),
         table.number("baud", 1, 10**8),
+        table.number("irq", 0, 495),
     )
     table.done()
     table = root.table("counter")

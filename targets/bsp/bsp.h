@@ -9,6 +9,11 @@ void bsp_uart_init(void);
 void bsp_uart_put(uint8_t byte);
 uint8_t bsp_uart_get(void);
 
+/* bsp_wait sleeps until the line of an enabled interrupt is pending; no handler runs. */
+void bsp_wake_enable(uint32_t irq);
+void bsp_wake_clear(uint32_t irq);
+void bsp_wait(void);
+
 /* Counter of BSP_COUNTER_HZ ticks per second. Ask at least once per wrap of the hardware counter. */
 void bsp_ticks_start(void);
 uint32_t bsp_ticks(void);
