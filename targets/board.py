@@ -124,7 +124,13 @@ class Board:
     @property
     def ldflags(self) -> tuple[str, ...]:
         """Flags for linking, apart from the core's own and -T <linker script>; `-lgcc` for GCC comes last."""
-        return ("-nostdlib", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none")
+        return (
+            "-nostdlib",
+            "-static",
+            "-Wl,--gc-sections",
+            "-Wl,--build-id=none",
+            "-Wl,--entry=bsp_reset",
+        )
 
     def linker_script(self) -> str:
         """The linker script, for GNU ld and lld alike.
@@ -241,7 +247,7 @@ def _board(root: _Table, stem: str) -> Board:
         raise root.fail("name", f"must be the file's name, {stem!r}, not {name!r}")
     title, target = root.text("title"), root.text("target")
     clock_hz = root.number("clock_hz", 1, 2**32 - 1)
-    stack_bytes = root.number("stack_bytes", 256, 2**24)
+    stack_bytes = root.number("stack_bytes", 1024, 2**24)
     if stack_bytes % 8:
         raise root.fail("stack_bytes", f"must be a multiple of 8, not {stack_bytes}")
     sources = tuple(BSP_DIR / source for source in root.texts("sources"))

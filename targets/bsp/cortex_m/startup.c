@@ -62,21 +62,27 @@ uint32_t bsp_stack_used(void) {
   return (uint32_t)((uintptr_t)bsp_stack_top - (uintptr_t)at);
 }
 
-/* The stack may be what broke: report on a fresh one. */
+/* Report on the stack as it is, so that the exception frame stays whole; from its top where too little is left
+ * or the stack pointer has gone astray. */
 __attribute__((naked, used)) void bsp_fault(void) {
   __asm__ volatile(
       "mov r0, sp\n"
-      "ldr r1, 1f\n"
+      "ldr r1, 3f\n"
+      "cmp r0, r1\n"
+      "blo 1f\n"
+      "ldr r1, 4f\n"
+      "cmp r0, r1\n"
+      "bls 2f\n"
+      "1: ldr r1, 4f\n"
       "mov sp, r1\n"
-      "bl bsp_fault_report\n"
-      "0: b 0b\n"
+      "2: bl bsp_fault_report\n"
       ".balign 4\n"
-      "1: .word bsp_stack_top\n");
+      "3: .word bsp_stack_bottom + 512\n"
+      "4: .word bsp_stack_top\n");
 }
 
 __attribute__((used)) void bsp_fault_report(const uint32_t *frame) {
   uint32_t words[5] = {0u, 0u, 0u, 0u, (uint32_t)(uintptr_t)frame};
-  /* Copy before using the stack any further: the frame may lie where this function's locals will grow. */
   if (frame >= bsp_stack_bottom && frame + 8 <= bsp_stack_top) {
     words[0] = frame[6]; /* pc */
     words[1] = frame[5]; /* lr */
