@@ -1,0 +1,79 @@
+"""The one rule: every engine gives the interpreter's answer, spike for spike, on networks nobody designed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesnn.compiler.build import compile_program
+from edgesnn.compiler.interpret import Interpreter
+from edgesnn.compiler.parity import check_parity, differences
+from edgesnn.compiler.random_program import random_program, random_samples
+
+HOST_SEEDS = range(24)
+BOARD_SEEDS = range(100, 106)
+
+needs_board = pytest.mark.skipif(
+    not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")),
+    reason="needs qemu-system-arm and arm-none-eabi-gcc",
+)
+
+
+@pytest.mark.parametrize("seed", HOST_SEEDS)
+def test_host_equals_interpreter(seed: int, tmp_path: Path) -> None:
+    codegen = "llvm" if seed % 4 == 0 else "c"
+    report = check_parity(random_program(seed), "cpu", samples=6, seed=seed, folder=tmp_path, codegen=codegen)
+    assert report.samples == 6
+    assert report.mismatches == []
+
+
+@needs_board
+@pytest.mark.parametrize("seed", BOARD_SEEDS)
+def test_firmware_equals_interpreter(seed: int, tmp_path: Path) -> None:
+    codegen = "llvm" if seed % 3 == 0 else "c"
+    report = check_parity(
+        random_program(seed), "mps2-an386", samples=4, seed=seed, folder=tmp_path, codegen=codegen
+    )
+    assert report.samples == 4
+    assert report.mismatches == []
+
+
+def test_random_programs_are_varied() -> None:
+    """The generator really draws what it promises, and the drawn networks spike and stop early."""
+    programs = [random_program(seed) for seed in range(60)]
+    kinds = {type(n).__name__ for p in programs for n in p.nodes}
+    assert kinds == {
+        "SampleInput",
+        "EventInput",
+        "LatencyEncoder",
+        "Lif",
+        "OrPool",
+        "SumPool",
+        "Accumulator",
+    }
+    assert {type(p.readout).__name__ for p in programs} == {"FirstSpike", "Margin"}
+    steps, spikes = set(), 0
+    for p in programs:
+        for x in random_samples(p, 4, 1):
+            d = Interpreter(p).infer(x)
+            steps.add((d.step, d.exited))
+            spikes += int(d.events.sum())
+    assert spikes > 1000
+    assert {s for s, exited in steps if exited} >= {1, 2, 3}
+    assert any(not exited for _, exited in steps)
+
+
+def test_a_difference_is_seen() -> None:
+    """The comparison is not blind: a flipped answer, a moved spike and a changed membrane are all reported."""
+    p = next(q for q in map(random_program, range(50)) if len(q.nodes) > 3)
+    trace = Interpreter(p).trace(random_samples(p, 1, 3)[0])
+    assert differences(trace, trace, spikes=True) == []
+    moved = Interpreter(p).trace(random_samples(p, 1, 3)[0])
+    moved.decision.membranes[0] += 1
+    assert any("membrane" in d for d in differences(trace, moved, spikes=True))
+    other = Interpreter(p).trace(random_samples(p, 1, 3)[0])
+    other.events[0][1] = np.append(other.events[0][1], np.uint32(10**6))
+    assert any(p.nodes[1].name in d or "node 1" in d for d in differences(trace, other, spikes=True))
