@@ -1,0 +1,120 @@
+"""The commands as functions; the command line only parses and prints.
+
+Nothing heavy is imported here: each function imports torch or tvm when it is called and needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.target import find_target
+
+if TYPE_CHECKING:
+    from edgesnn.compiler.ir import Program
+    from edgesnn.runtime.bundle import Bundle
+
+Say = Callable[[str], None]
+
+
+def train(net: str, data: str, out: Path | str | None = None, **options: Any) -> dict[str, Any]:
+    """Train a network and write its checkpoint; the report of `edgesnn.training.train.train`.
+
+    out: default ./<net>-<data>.pt. options: those of `edgesnn.training.train.train`.
+    """
+    from edgesnn.training.train import train as run
+
+    path = Path(out) if out is not None else Path(f"{net}-{Path(data).stem}.pt")
+    return run(net, data, path, **options)
+
+
+def load_program(model: Path | str, weight_bits: int = 8) -> Program:
+    """The integer program of a .pt checkpoint (lowered here), an .esnn file or a bundle.
+
+    An .esnn file or a bundle needs no torch.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        from edgesnn.compiler.esnn_file import load_program as read
+        from edgesnn.runtime.bundle import Bundle
+
+        return read(Bundle.open(path).program_path)
+    if not path.exists():
+        raise EdgesnnError(f"there is no model at {path}; make one with `edgesnn train`")
+    if path.suffix == ".esnn":
+        from edgesnn.compiler.esnn_file import load_program as read
+
+        return read(path)
+    if path.suffix == ".pt":
+        from edgesnn.checkpoint import load_graph
+        from edgesnn.compiler.lower import lower
+
+        return lower(load_graph(path), weight_bits=weight_bits)
+    raise UsageError(f"{path} is neither a .pt checkpoint nor an .esnn program nor a bundle")
+
+
+def compile(
+    model: Path | str,
+    target: str | None = None,
+    board: str | None = None,
+    out: Path | str | None = None,
+    *,
+    codegen: str = "c",
+    weight_bits: int = 8,
+    progress: Say | None = None,
+) -> Bundle:
+    """Compile a checkpoint (.pt), program (.esnn) or bundle into a bundle for a target or board.
+
+    board implies its target. out: default ./<model>-<target>/; an older bundle there is replaced.
+    weight_bits: 2...8, only when a checkpoint is lowered.
+    """
+    from edgesnn.compiler.build import compile_program
+    from edgesnn.targets.board import load_board
+
+    path = Path(model).expanduser()
+    if target is None and board is None:
+        raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
+    machine = find_target(target if target is not None else load_board(str(board)).target)
+    if out is None:
+        out = Path(f"{path.resolve().stem}-{machine.name}")
+    program = load_program(path, weight_bits)
+    return compile_program(
+        program, target, board=board, out=Path(out), codegen=codegen, progress=progress
+    )
+
+
+def inspect(model: Path | str) -> dict[str, Any]:
+    """What is known before anything runs: memory, bounds, nodes; model as in `load_program`.
+
+    Code size and stack are those measured when the bundle was built, None for a program alone.
+    """
+    from edgesnn.compiler.inspect import describe
+    from edgesnn.runtime.bundle import Bundle
+
+    path = Path(model).expanduser()
+    about = describe(load_program(path))
+    memory: dict[str, Any] = {}
+    built: dict[str, Any] = {}
+    if path.is_dir():
+        bundle = Bundle.open(path)
+        memory = bundle.manifest["memory"]
+        built = {
+            "target": bundle.target,
+            "board": bundle.board,
+            "codegen": bundle.manifest["codegen"],
+            "sections": memory["sections"],
+            "versions": bundle.manifest["versions"],
+        }
+    bounds = about.pop("bounds")
+    return {
+        "model": about["name"],
+        **built,
+        "flash_bytes": memory.get("flash_bytes"),
+        "ram_bytes": memory.get("ram_bytes"),
+        "stack_bytes": memory.get("stack_bytes"),
+        "arena_bytes": about["arena_bytes"],
+        **bounds,
+        **{k: v for k, v in about.items() if k not in ("name", "arena_bytes")},
+    }

@@ -1,0 +1,846 @@
+"""The command line: parse and print, nothing else; the work is done by the modules it names.
+
+python-fire calls the command, but only after the arguments were checked here against its
+signature: fire by itself runs a command before it complains about a flag, and turns a path named
+10 into a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect as _inspect
+import json as _json
+import os
+import shutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgesnn import __version__
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+EXTRAS = {
+    "torch": "train",
+    "sklearn": "train",
+    "tvm": "compile",
+    "tvm_ffi": "compile",
+    "elftools": "compile",
+    "intelhex": "compile",
+    "onnx": "onnx",
+    "serial": "boards",
+    "cobs": "boards",
+}
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def train(
+    *,
+    net: str,
+    data: str,
+    out: str | None = None,
+    coding: str = "latency",
+    epochs: int | None = None,
+    seed: int = 0,
+    timesteps: int = 4,
+    batch: int = 100,
+    lr: float = 3e-3,
+    exit: str = "first-spike",
+    rate_penalty: float | None = None,
+    early_penalty: float | None = None,
+    encoder_bias: float | None = None,
+    encoder_grad: str = "edge",
+    val_fraction: float | None = None,
+    data_dir: str | None = None,
+    download: bool = False,
+    resume: bool = False,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Train a network for latency and write a checkpoint.
+
+    Args:
+        net: mcu-mlp, mcu-lenet-s or mcu-lenet.
+        data: digits, mnist, fashion-mnist, or the path of an .npz.
+        out: The checkpoint; default ./<net>-<data>.pt.
+        coding: How samples become spikes (latency).
+        epochs: Passes over the train split; default: the net's own.
+        seed: Decides initial weights, order and shifts.
+        timesteps: T, the steps an inference has at most.
+        batch: Samples per optimiser step.
+        lr: Peak learning rate.
+        exit: first-spike (an output membrane reaches a value) or margin (the top two differ by it).
+        rate_penalty: Weight of the penalty on hidden spikes; default: the net's own.
+        early_penalty: Weight of the penalty on encoder spikes in step 1; default: the net's own.
+        encoder_bias: Initial bias of the encoder's batch norm; below 0 for fewer, later spikes.
+        encoder_grad: edge or straight-through.
+        val_fraction: Share of train held out to choose the epoch and the exit's value.
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
+        download: Fetch the data set if it is not there.
+        resume: Go on with an interrupted run.
+        threads: Processor threads.
+        json: Print the report as one JSON object.
+    """
+    from edgesnn import api
+
+    with _quiet_stdout(json):
+        report = api.train(
+            net,
+            data,
+            out,
+            coding=coding,
+            epochs=epochs,
+            seed=seed,
+            timesteps=timesteps,
+            batch=batch,
+            lr=lr,
+            exit=exit,
+            rate_penalty=rate_penalty,
+            early_penalty=early_penalty,
+            encoder_bias=encoder_bias,
+            encoder_grad=encoder_grad,
+            val_fraction=val_fraction,
+            data_dir=Path(data_dir) if data_dir is not None else None,
+            download=download,
+            resume=resume,
+            threads=threads,
+        )
+    if json:
+        return _print_json(report)
+    _pairs(
+        f"{net} on {data}",
+        [
+            ("test accuracy (float)", _percent(report["accuracy"])),
+            ("mean timesteps", f"{report['mean_timesteps']:.3f} of {timesteps}"),
+            ("exit", f"{report['exit']} at {report['threshold']:g}"),
+            ("parameters", f"{report['parameters']:,}"),
+            ("checkpoint", report["out"]),
+        ],
+    )
+
+
+def compile(
+    model: str,
+    *,
+    target: str | None = None,
+    board: str | None = None,
+    out: str | None = None,
+    codegen: str = "c",
+    weight_bits: int = 8,
+    json: bool = False,
+) -> None:
+    """Compile a checkpoint or program into a bundle.
+
+    Args:
+        model: A .pt checkpoint, an .esnn program (no torch needed) or a bundle.
+        target: A name that `edgesnn targets` lists; a board implies it.
+        board: A name that `edgesnn boards` lists; adds firmware.
+        out: The bundle's folder; default ./<model>-<target>/.
+        codegen: c (C source, built by the C compiler) or llvm (objects straight from TVM).
+        weight_bits: 2 to 8; for a checkpoint.
+        json: Print what was built as one JSON object.
+    """
+    from edgesnn import api
+
+    with _quiet_stdout(json):
+        bundle = api.compile(
+            model,
+            target,
+            board,
+            out,
+            codegen=codegen,
+            weight_bits=weight_bits,
+            progress=_say,
+        )
+        about = {"bundle": str(bundle.path), **api.inspect(bundle.path)}
+    if json:
+        return _print_json(about)
+    _print_memory(about)
+    _out(f"bundle: {bundle.path}")
+
+
+def run(
+    bundle: str,
+    *,
+    data: str,
+    split: str = "test",
+    samples: int | None = None,
+    data_dir: str | None = None,
+    port: str | None = None,
+    board: str | None = None,
+    json: bool = False,
+) -> None:
+    """Accuracy, timesteps and spikes of a compiled model, on the machine it is for.
+
+    Args:
+        bundle: The folder that `edgesnn compile` wrote.
+        data: digits, mnist, fashion-mnist, or the path of an .npz.
+        split: test or train.
+        samples: The first N samples; default all.
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
+        port: Where a board answers: a serial device or any URL that pyserial takes.
+        board: The board to emulate.
+        json: Print the report as one JSON object.
+    """
+    from edgesnn import evaluate
+    from edgesnn.runtime.session import Session
+
+    with _quiet_stdout(json), Session(bundle, port, board) as session:
+        x, y, what = evaluate.load_samples(session, data, split, samples, data_dir)
+        assert y is not None
+        report = evaluate.run(session, x, y, evaluate.counted)
+        title = f"{session.bundle.name} on {what}, {session.engine_name}"
+        names = (session.bundle.name, session.bundle.target, session.engine_name)
+    if json:
+        model, target, engine = names
+        return _print_json(
+            {"model": model, "target": target, "engine": engine, "data": what, **report}
+        )
+    spikes = report["spikes_per_neuron"]
+    _pairs(
+        title,
+        [
+            ("samples", f"{report['samples']:,}"),
+            ("accuracy", _percent(report["accuracy"])),
+            ("mean timesteps", f"{report['mean_timesteps']:.3f}"),
+            ("stopped at step", _histogram(report["timesteps_histogram"])),
+            ("no output spike", f"{report['no_output_spike']:,}"),
+            ("spikes per hidden neuron", _number(spikes["hidden"])),
+            ("spikes per neuron", _number(spikes["all"])),
+            ("synaptic operations", f"{report['sops_mean']:,.0f} per inference"),
+            ("encoder multiply-adds", f"{report['encoder_macs']:,} per inference"),
+        ],
+    )
+
+
+def verify(
+    bundle: str,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    samples: int | None = None,
+    data_dir: str | None = None,
+    port: str | None = None,
+    board: str | None = None,
+    trace: bool = False,
+    json: bool = False,
+) -> None:
+    """Compare a compiled model with the reference, bit for bit; exit code 1 on a difference.
+
+    Args:
+        bundle: The folder that `edgesnn compile` wrote.
+        data: digits, mnist, fashion-mnist, or the path of an .npz; default random frames.
+        split: test or train.
+        samples: The first N samples; default all (100 random frames).
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
+        port: Where a board answers: a serial device or any URL that pyserial takes.
+        board: The board to emulate.
+        trace: Compare every spike of every node and step too.
+        json: Print the report as one JSON object.
+    """
+    from edgesnn import evaluate
+    from edgesnn.runtime.session import Session
+
+    with _quiet_stdout(json), Session(bundle, port, board) as session:
+        x, _, what = evaluate.load_samples(session, data, split, samples, data_dir)
+        report = evaluate.verify(session, x, trace, evaluate.counted)
+        name = session.bundle.name
+    if json:
+        _print_json({**report, "model": name, "data": what})
+    else:
+        _pairs(
+            f"{name} on {what}",
+            [
+                ("engine", report["engine"]),
+                ("samples", f"{report['samples']:,}"),
+                ("compared", ", ".join(report["compared"])),
+                ("mismatches", f"{report['mismatches']:,}"),
+            ],
+        )
+    if report["mismatches"]:
+        raise EdgesnnError(
+            f"{report['mismatches']} of {report['samples']} samples differ from the reference; "
+            f"first: {report['first_mismatch']}"
+        )
+
+
+def stream(
+    bundle: str,
+    *,
+    source: str,
+    port: str | None = None,
+    board: str | None = None,
+    policy: str = "block",
+    capacity: int = 16,
+    baud: int = 115_200,
+    samples: int | None = None,
+    json: bool = False,
+) -> None:
+    """Classify frames as they come and print each decision; Ctrl-C ends with the totals.
+
+    Args:
+        bundle: The folder that `edgesnn compile` wrote.
+        source: A .npy or .npz of frames, - for raw frames on standard input, or serial://DEVICE.
+        port: Where a board answers: a serial device or any URL that pyserial takes.
+        board: The board to emulate.
+        policy: When frames come too fast: block, drop-oldest or drop-newest.
+        capacity: Frames that may wait.
+        baud: Bits per second of a serial source.
+        samples: End after N decisions.
+        json: Print one JSON object per decision.
+    """
+    from edgesnn.runtime.stream import Stream
+
+    if samples is not None and samples < 1:
+        raise UsageError(f"samples {samples} is not at least 1")
+    with (
+        _quiet_stdout(json),
+        Stream(
+            bundle, port=port, board=board, policy=policy, capacity=capacity, baud=baud
+        ) as stream,
+    ):
+        try:
+            _print_decisions(stream, source, samples, json)
+        finally:
+            # Also after an error or Ctrl-C: nothing is lost without being counted.
+            t = stream.totals
+            steps = f", {t.steps / t.decided:.3f} timesteps on average" if t.decided else ""
+            rate = f", {t.decided / t.seconds:,.0f} a second" if t.decided and t.seconds else ""
+            _say(
+                f"{t.received:,} frames: {t.decided:,} decided, {t.dropped:,} dropped, "
+                f"{t.damaged:,} damaged{steps}{rate}"
+            )
+
+
+def _print_decisions(stream: Any, source: str, samples: int | None, json: bool) -> None:
+    session = stream.session
+    feed = stream.feed(source)
+    try:
+        for count, item in enumerate(feed, start=1):
+            d = item.decision
+            units = None
+            if d.ticks is not None and session.counter is not None:
+                units = d.ticks * session.counter.per_tick
+            if json:
+                row: dict[str, Any] = {
+                    "index": item.index,
+                    "class": d.label,
+                    "name": session.class_name(d.label),
+                    "timestep": d.step,
+                    "exited": d.exited,
+                    "membranes": d.membranes.tolist(),
+                    "latency_us": round(1e6 * item.seconds, 1),
+                    "dropped": item.dropped,
+                }
+                if units is not None:
+                    row[session.counter.unit] = units
+                _print_json(row)
+            else:
+                took = f"{1e3 * item.seconds:.2f} ms"
+                if units is not None:
+                    took = f"{units:,} {session.counter.unit}"
+                name = session.class_name(d.label)
+                end = "" if d.exited else "  (no output spike)"
+                _out(f"{item.index:6}  {name:12}  step {d.step}  {took}{end}")
+            if count == samples:
+                break
+    finally:
+        feed.close()
+
+
+def profile(
+    bundle: str,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    samples: int | None = None,
+    data_dir: str | None = None,
+    port: str | None = None,
+    board: str | None = None,
+    out: str | None = None,
+    json: bool = False,
+) -> None:
+    """Time inferences, in all and per layer: the board's counter, on the host the wall clock.
+
+    Args:
+        bundle: The folder that `edgesnn compile` wrote.
+        data: digits, mnist, fashion-mnist, or the path of an .npz; default random frames.
+        split: test or train.
+        samples: The first N samples; default 100.
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
+        port: Where a board answers: a serial device or any URL that pyserial takes.
+        board: The board to emulate.
+        out: Folder for report.json and report.txt; default: no files.
+        json: Print the report as one JSON object.
+    """
+    from edgesnn import evaluate, profiling
+    from edgesnn.runtime.session import Session
+
+    if out is not None:
+        profiling.check_report_folder(Path(out))
+    with _quiet_stdout(json), Session(bundle, port, board) as session:
+        count = samples or evaluate.RANDOM_SAMPLES if samples != 0 else 0
+        x, _, what = evaluate.load_samples(session, data, split, count, data_dir)
+        report = profiling.profile(session, x, what, evaluate.counted)
+    text = StringIO()
+    _print_profile(report, text)
+    if out is not None:
+        profiling.write_report(report, text.getvalue(), Path(out))
+    if json:
+        return _print_json(report)
+    _out(text.getvalue().rstrip("\n"))
+    if out is not None:
+        _out(f"report: {out}")
+
+
+def inspect(model: str, *, json: bool = False) -> None:
+    """Memory, queues, worst case and widths, before anything runs.
+
+    Args:
+        model: A bundle, an .esnn program or a .pt checkpoint.
+        json: Print it as one JSON object.
+    """
+    from edgesnn import api
+
+    with _quiet_stdout(json):
+        about = api.inspect(model)
+    if json:
+        return _print_json(about)
+    _print_memory(about)
+
+
+def targets(*, json: bool = False) -> None:
+    """The processors that models are compiled for.
+
+    Args:
+        json: Print them as one JSON object.
+    """
+    from edgesnn.targets.target import TARGETS
+    from edgesnn.targets.toolchain import find_toolchain
+
+    rows: list[dict[str, Any]] = []
+    for t in TARGETS:
+        try:
+            tools: str | None = find_toolchain(t).version
+        except EdgesnnError:
+            tools = None
+        rows.append(
+            {
+                "name": t.name,
+                "title": t.title,
+                "kind": t.kind,
+                "aliases": list(t.aliases),
+                "toolchain": tools,
+            }
+        )
+    if json:
+        return _print_json({"targets": rows})
+    _grid(
+        ("target", "aliases", "what", "compiler found"),
+        [(r["name"], ", ".join(r["aliases"]), r["title"], r["toolchain"] or "none") for r in rows],
+    )
+
+
+def boards(*, json: bool = False) -> None:
+    """The boards that firmware is built for.
+
+    Args:
+        json: Print them as one JSON object.
+    """
+    from edgesnn.targets.board import list_boards
+
+    rows: list[dict[str, Any]] = []
+    for b in list_boards():
+        program = b.emulator.program if b.emulator is not None else None
+        rows.append(
+            {
+                "name": b.name,
+                "title": b.title,
+                "target": b.target,
+                "clock_hz": b.clock_hz,
+                "flash_bytes": b.flash.length,
+                "ram_bytes": b.ram.length,
+                "counter": b.counter.unit,
+                "emulator": program,
+                "emulator_found": program is not None and shutil.which(program) is not None,
+            }
+        )
+    if json:
+        return _print_json({"boards": rows})
+    _grid(
+        ("board", "target", "flash", "RAM", "counts", "emulator", "what"),
+        [
+            (
+                r["name"],
+                r["target"],
+                f"{r['flash_bytes'] // 1024} KiB",
+                f"{r['ram_bytes'] // 1024} KiB",
+                r["counter"],
+                (r["emulator"] or "none")
+                + (" (not found)" if r["emulator"] and not r["emulator_found"] else ""),
+                r["title"],
+            )
+            for r in rows
+        ],
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    f.__name__: f for f in (train, compile, run, verify, stream, profile, inspect, targets, boards)
+}
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+# The real standard output: during the work of a --json command sys.stdout is standard error.
+_stdout: TextIO | None = None
+
+
+@contextmanager
+def _quiet_stdout(json: bool) -> Iterator[None]:
+    """With --json whatever else is printed goes to standard error."""
+    global _stdout
+    if not json:
+        yield
+        return
+    _stdout = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = None
+
+
+def _out(text: str) -> None:
+    print(text, file=_stdout or sys.stdout, flush=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    _out(_json.dumps(value))
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _bytes(value: int | None) -> str:
+    return "known after compilation" if value is None else f"{value:,} bytes"
+
+
+def _histogram(histogram: dict[str, int]) -> str:
+    return "  ".join(f"{step}: {count:,}" for step, count in histogram.items())
+
+
+def _render(table: Any, file: TextIO) -> None:
+    from rich.console import Console
+
+    width = None if file.isatty() else 110
+    Console(file=file, width=width, highlight=False, markup=False).print(table)
+
+
+def _pairs(title: str, rows: Iterable[tuple[str, str]], file: TextIO | None = None) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table("", "", title=title, title_justify="left", show_header=False, box=SIMPLE_HEAD)
+    for name, value in rows:
+        table.add_row(name, value)
+    _render(table, file or sys.stdout)
+
+
+def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]], file: TextIO | None = None) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(*heads, box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    _render(table, file or sys.stdout)
+
+
+def _print_memory(about: dict[str, Any]) -> None:
+    where = about.get("board") or about.get("target")
+    _pairs(
+        f"{about['model']}" + (f" for {where}" if where else ""),
+        [
+            ("flash", _bytes(about["flash_bytes"])),
+            ("RAM (with the arena)", _bytes(about["ram_bytes"])),
+            ("arena", _bytes(about["arena_bytes"])),
+            ("stack, worst case", _bytes(about["stack_bytes"])),
+            ("timesteps, at most", str(about["timesteps"])),
+            ("worst case", _worst(about)),
+            ("encoder", f"{about['encoder_macs']:,} multiply-adds per inference"),
+        ],
+    )
+    _grid(
+        ("node", "kind", "shape", "membrane", "queue (events a step)"),
+        [
+            (
+                n["name"],
+                n["kind"],
+                "x".join(map(str, n["shape"])),
+                str(about["widths"].get(n["name"], "")),
+                f"{about['queues'][n['name']]:,}" if n["name"] in about["queues"] else "",
+            )
+            for n in about["nodes"]
+        ],
+    )
+
+
+def _worst(about: dict[str, Any]) -> str:
+    step, whole = about["worst_case_sops_per_step"], about["worst_case_sops_per_inference"]
+    return f"{step:,} synaptic operations a step, {whole:,} an inference"
+
+
+def _print_profile(report: dict[str, Any], file: TextIO) -> None:
+    unit, link = report["unit"], report["link"]
+    figures = report[unit]
+    rows = [
+        ("samples", f"{report['samples']:,} ({report['data']})"),
+        (f"{unit} per inference", f"{figures['mean']:,.0f} on average"),
+        *((f"  {k}", f"{figures[k]:,.0f}") for k in ("p50", "p95", "p99", "max")),
+        ("mean timesteps", f"{report['timesteps']['mean_timesteps']:.3f}"),
+        ("stopped at step", _histogram(report["timesteps"]["timesteps_histogram"])),
+        ("synaptic operations", f"{report['sops_mean']:,.0f} per inference"),
+    ]
+    if link is not None:
+        took = 1e3 * link["seconds_per_inference"]
+        rows.append(("link, apart", f"{took:.2f} ms per inference on this machine's clock"))
+    memory = report["memory"]
+    rows += [
+        ("flash", _bytes(memory["flash_bytes"])),
+        ("RAM (with the arena)", _bytes(memory["ram_bytes"])),
+        ("stack, worst case", _bytes(memory["stack_bytes"])),
+    ]
+    if memory["stack_high_water"] is not None:
+        rows.append(("stack, used so far", _bytes(memory["stack_high_water"])))
+    _pairs(f"{report['model']}, {report['engine']}", rows, file)
+    _grid(
+        ("node", "kind", "neurons", "events", "synaptic operations", unit, "share"),
+        [
+            (
+                r["name"],
+                r["kind"],
+                f"{r['neurons']:,}",
+                f"{r['events_mean']:,.1f}",
+                f"{r['sops_mean']:,.0f}",
+                "" if r[f"{unit}_mean"] is None else f"{r[f'{unit}_mean']:,.0f}",
+                "" if r["share"] is None else f"{100 * r['share']:.1f} %",
+            )
+            for r in report["per_layer"]
+        ],
+        file,
+    )
+
+
+# --- parsing ------------------------------------------------------------------------------------
+
+
+def _kind(hint: Any) -> type:
+    """The plain type behind an annotation such as `int | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None))
+    return typing.cast(type, hint)
+
+
+def _converter(name: str, kind: type) -> Callable[[str], Any]:
+    """What turns the text of one argument into its value; fire would guess."""
+
+    def convert(text: str) -> Any:
+        if kind is str:
+            return text
+        if kind is bool:
+            if text.lower() in ("true", "false"):
+                return text.lower() == "true"
+            raise UsageError(f"{_flag(name)} is a switch and takes no value")
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise UsageError(f"{_flag(name)} is {what}, not {text!r}") from None
+
+    return convert
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse(command: str, words: Sequence[str]) -> dict[str, str]:
+    """Parameter name -> text for a command's words; UsageError where its signature has no such."""
+    parameters = _inspect.signature(COMMANDS[command]).parameters
+    kinds = {k: _kind(v) for k, v in typing.get_type_hints(COMMANDS[command]).items()}
+    free = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    help_hint = f"`edgesnn {command} --help` lists its options"
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-") and word != "-":
+            flag, equals, text = word.partition("=")
+            name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+            if name not in parameters:
+                hint = _suggest(flag, map(_flag, parameters))
+                raise UsageError(f"{command} has no option {flag}{hint or '; ' + help_hint}")
+            if kinds[name] is bool:
+                text = text if equals else "True"
+            elif not equals:
+                if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
+                    raise UsageError(f"{flag} needs a value; {help_hint}")
+                text = rest.pop(0)
+        else:
+            left = [n for n in free if n not in found]
+            if not left:
+                raise UsageError(f"{command} takes no further argument {word!r}; {help_hint}")
+            name, text = left[0], word
+        if name in found:
+            raise UsageError(f"{_flag(name)} is given twice")
+        found[name] = text
+    for p in parameters.values():
+        if p.default is p.empty and p.name not in found:
+            what = p.name.upper() if p.name in free else _flag(p.name)
+            raise UsageError(f"{command} needs {what}; {help_hint}")
+    return found
+
+
+def _call(command: str, values: dict[str, str]) -> None:
+    """Hand the checked arguments to fire, all as --name=text, each with its own parse function."""
+    from fire import Fire
+    from fire.core import FireExit
+    from fire.decorators import SetParseFns
+
+    function = COMMANDS[command]
+    kinds = typing.get_type_hints(function)
+    kinds.pop("return")
+    pinned = SetParseFns(**{n: _converter(n, _kind(k)) for n, k in kinds.items()})(function)
+    try:
+        Fire(pinned, [f"--{name}={text}" for name, text in values.items()], f"edgesnn {command}")
+    except FireExit as e:  # cannot happen after `parse`; fire has said why
+        raise SystemExit(e.code) from None
+
+
+def _describe(command: str) -> str:
+    """A command's help, from its signature and docstring."""
+    function = COMMANDS[command]
+    summary, _, body = _inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:\n")
+    told = dict(line.strip().split(": ", 1) for line in body.splitlines())
+    parameters = _inspect.signature(function).parameters.values()
+    kinds = typing.get_type_hints(function)
+    rows, usage = [], [f"usage: edgesnn {command}"]
+    for p in parameters:
+        kind, default = _kind(kinds[p.name]), p.default
+        value = "" if kind is bool else f" {'N' if kind in (int, float) else p.name.upper()}"
+        head = _flag(p.name) + value
+        if p.kind is p.POSITIONAL_OR_KEYWORD:
+            head = p.name.upper()
+            usage.append(head)
+        elif default is p.empty:
+            usage.append(head)
+        text = told[p.name]
+        if default is p.empty:
+            text += " (required)"
+        elif default is not None and kind is not bool:
+            text += f" (default: {default})"
+        rows.append((head, text))
+    width = max(len(head) for head, _ in rows) + 2
+    options = [f"  {head:{width}}{text}" for head, text in rows]
+    return "\n".join([" ".join([*usage, "[OPTIONS]"]), "", summary, "", *options])
+
+
+def _help(command: str | None) -> None:
+    if command is not None:
+        return _out(_describe(command))
+    lines = ["usage: edgesnn COMMAND [OPTIONS]", "", "commands:"]
+    for name, function in COMMANDS.items():
+        first = (function.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"  {name:9} {first}")
+    lines += [
+        "",
+        "  edgesnn COMMAND --help   what a command does and takes",
+        "  edgesnn --version",
+        "",
+        "A command that reports takes --json: standard output then holds JSON and nothing else.",
+    ]
+    _out("\n".join(lines))
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("--help", "-h", "help"):
+        command = words[1] if len(words) > 1 and words[1] in COMMANDS else None
+        return _help(command)
+    if words == ["--version"]:
+        return _out(f"edgesnn {__version__}")
+    command = words[0]
+    if command not in COMMANDS:
+        hint = _suggest(command, COMMANDS)
+        raise UsageError(f"unknown command {command!r}{hint or '; one of ' + ', '.join(COMMANDS)}")
+    if any(word in ("--help", "-h") for word in words[1:]):
+        return _help(command)
+    _call(command, parse(command, words[1:]))
+
+
+def _missing(e: ModuleNotFoundError) -> str:
+    package = (e.name or "").split(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return f"the Python package {package or e} is missing; install edgesnn again"
+    return f"this needs {package}; run `pip install 'edgesnn[{extra}]'`"
+
+
+def _fail(message: str) -> None:
+    _say("edgesnn: error: " + " ".join(message.split()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code: 0 done, 1 failed, 2 usage, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = os.environ.get("EDGESNN_DEBUG") == "1"
+    try:
+        _dispatch(words)
+        sys.stdout.flush()
+    except EdgesnnError as e:
+        _fail(str(e))
+        if debug:
+            raise
+        return 130 if isinstance(e.__context__, KeyboardInterrupt) else e.exit_code
+    except ModuleNotFoundError as e:
+        if debug:
+            raise
+        _fail(_missing(e))
+        return 1
+    except KeyboardInterrupt:
+        _say("edgesnn: interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read standard output has left; nothing more can be said there, nor at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as e:
+        if debug:
+            raise
+        _fail(f"unexpected {type(e).__name__}: {e} (set EDGESNN_DEBUG=1 for the traceback)")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""`run` and `verify`: what a compiled model answers, and whether it is the reference's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any
+
+import numpy as np
+
+from edgesnn.compiler.esnn_file import load_program
+from edgesnn.compiler.interpret import Interpreter
+from edgesnn.data import Dataset, load
+from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.runtime.session import Session, frame_shape, input_text
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+RANDOM_SAMPLES = 100
+Advance = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def load_samples(
+    session: Session,
+    data: str | None,
+    split: str = "test",
+    samples: int | None = None,
+    data_dir: str | None = None,
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """(x, y, what it is) for a bundle: the first `samples` of a split, else random frames.
+
+    Random frames (uniform over the input's range, seed 0) have no labels: they can be verified and
+    timed.
+    """
+    if samples is not None and samples < 1:
+        raise UsageError(f"samples {samples} is not at least 1")
+    bundle = session.bundle
+    if data is None:
+        return random_frames(session, samples or RANDOM_SAMPLES), None, "random frames (seed 0)"
+    dataset: Dataset = load(data, split, data_dir)
+    if dataset.shape != tuple(bundle.input_shape) or bundle.input_kind != "samples":
+        shape = "x".join(map(str, dataset.shape))
+        raise UsageError(
+            f"{data} has uint8 {shape} samples, {bundle.name} takes {input_text(bundle)}"
+        )
+    count = len(dataset) if samples is None else samples
+    if count > len(dataset):
+        raise UsageError(f"the {split} split of {data} has {len(dataset)} samples, not {count}")
+    if dataset.y[:count].max() >= bundle.classes:
+        raise UsageError(
+            f"{data} has {dataset.classes} classes, {bundle.name} tells {bundle.classes} apart"
+        )
+    return dataset.x[:count], dataset.y[:count], f"{data} {split}"
+
+
+def random_frames(session: Session, count: int, seed: int = 0) -> np.ndarray:
+    """Frames uniform over the whole range of the input; a tenth of all addresses for events."""
+    bundle, rng = session.bundle, np.random.default_rng(seed)
+    shape = (count, *frame_shape(bundle))
+    if bundle.input_kind == "events":
+        return (rng.random(shape) < 0.1).astype(np.uint8)
+    limits = np.iinfo(bundle.input_dtype)
+    return rng.integers(limits.min, limits.max + 1, shape).astype(bundle.input_dtype)
+
+
+class Tally:
+    """Sums over decisions, and the figures that follow from them."""
+
+    def __init__(self, session: Session) -> None:
+        self._nodes = session.bundle.nodes
+        self._timesteps = session.bundle.timesteps
+        self.steps = np.zeros(self._timesteps + 1, dtype=np.int64)
+        self.no_output_spike = 0
+        self.events = np.zeros(len(self._nodes), dtype=np.int64)
+        self.sops = np.zeros(len(self._nodes), dtype=np.int64)
+        self.count = 0
+
+    def add(self, decision: Decision) -> None:
+        self.count += 1
+        self.steps[decision.step] += 1
+        self.no_output_spike += not decision.exited
+        self.events += decision.events
+        self.sops += decision.sops
+
+    def spikes_per_neuron(self) -> dict[str, float | None]:
+        """Mean spikes per neuron and inference up to the exit; hidden: without the encoder.
+
+        None where the network has no such neuron. Pooling units and outputs are not neurons that
+        spike.
+        """
+        out: dict[str, float | None] = {}
+        for name, kinds in (("hidden", ("spiking",)), ("all", ("encoder", "spiking"))):
+            chosen = [i for i, node in enumerate(self._nodes) if node.kind in kinds]
+            neurons = sum(self._nodes[i].neurons for i in chosen)
+            spikes = int(self.events[chosen].sum())
+            out[name] = spikes / (neurons * self.count) if neurons else None
+        return out
+
+    def timesteps(self) -> dict[str, Any]:
+        """mean_timesteps and timesteps_histogram {"1": ..., "T": ...}."""
+        every = np.arange(self._timesteps + 1)
+        return {
+            "mean_timesteps": float((every * self.steps).sum() / self.count),
+            "timesteps_histogram": {str(t): int(self.steps[t]) for t in every[1:]},
+        }
+
+
+def run(
+    session: Session, x: np.ndarray, y: np.ndarray, advance: Advance = lambda items: items
+) -> dict[str, Any]:
+    """Classify every sample and compare with its label.
+
+    `advance` wraps the iteration (a progress bar). accuracy: 0...1. sops_mean: synaptic operations
+    per inference, one weight added to one membrane inside the map; encoder_macs:
+    multiply-accumulates of the encoder per inference.
+    """
+    tally, right = Tally(session), 0
+    for sample, label in advance(list(zip(x, y, strict=True))):
+        decision = session.classify(sample)
+        tally.add(decision)
+        right += decision.label == int(label)
+    return {
+        "samples": tally.count,
+        "accuracy": right / tally.count,
+        **tally.timesteps(),
+        "no_output_spike": tally.no_output_spike,
+        "spikes_per_neuron": tally.spikes_per_neuron(),
+        "sops_mean": float(tally.sops.sum() / tally.count),
+        "encoder_macs": session.bundle.encoder_macs,
+    }
+
+
+def decision_difference(want: Decision, got: Decision) -> str | None:
+    """The first thing in which two decisions differ, in words; None when they are equal."""
+    for name, a, b in (
+        ("class", want.label, got.label),
+        ("step", want.step, got.step),
+        ("exited", want.exited, got.exited),
+    ):
+        if a != b:
+            return f"{name} is {b}, not {a}"
+    for name, left, right in (
+        ("membrane of class", want.membranes, got.membranes),
+        ("events of node", want.events, got.events),
+        ("synaptic operations of node", want.sops, got.sops),
+    ):
+        if left.shape != right.shape:
+            return f"{name}: {right.size} values, not {left.size}"
+        where = np.flatnonzero(left != right)
+        if where.size:
+            i = int(where[0])
+            return f"{name} {i} is {right[i]}, not {left[i]}"
+    return None
+
+
+def trace_difference(want: Trace, got: Trace, names: list[str]) -> str | None:
+    """The first event or value in which two traces differ, in words; None when they are equal."""
+    for t, (left, right) in enumerate(zip(want.events, got.events, strict=False), start=1):
+        for name, a, b in zip(names, left, right, strict=True):
+            if not np.array_equal(a, b):
+                odd = np.setxor1d(a, b)
+                which = f", first at address {odd[0]}" if odd.size else ""
+                return f"step {t}, node {name}: {b.size} events, not {a.size}{which}"
+    if len(want.events) != len(got.events):
+        return f"{len(got.events)} steps, not {len(want.events)}"
+    return decision_difference(want.decision, got.decision)
+
+
+def verify(
+    session: Session,
+    x: np.ndarray,
+    trace: bool = False,
+    advance: Advance = lambda items: items,
+) -> dict[str, Any]:
+    """Compare the engine with the reference interpreter on every sample, bit for bit.
+
+    With `trace` also every event of every node and step. "first_mismatch" describes the first
+    difference.
+    """
+    program = load_program(session.bundle.program_path)
+    if program.digest()[:16] != session.bundle.model_id:
+        raise EdgesnnError(
+            f"{session.bundle.program_path} is another program than the bundle's; compile again"
+        )
+    reference = Interpreter(program)
+    names = [node.name for node in session.bundle.nodes]
+    compared = ["class", "step", "exited", "membranes", "events", "sops"]
+    mismatches, first, count = 0, None, 0
+    for i, sample in enumerate(advance(list(x))):
+        frame = session.bundle.check_sample(sample)
+        if trace:
+            problem = trace_difference(reference.trace(frame), session.trace(frame), names)
+        else:
+            problem = decision_difference(reference.infer(frame), session.classify(frame))
+        count += 1
+        if problem is not None:
+            mismatches += 1
+            first = first or f"sample {i}: {problem}"
+    return {
+        "engine": session.engine_name,
+        "samples": count,
+        "mismatches": mismatches,
+        "compared": [*compared, "spikes"] if trace else compared,
+        "first_mismatch": first,
+    }
+
+
+def counted(items: Iterable[Any], every: float = 10.0) -> Iterator[Any]:
+    """Pass items on and say on standard error how far it is: a bar on a terminal, else lines."""
+    import sys
+    import time
+
+    total = len(items) if isinstance(items, Sized) else None
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, "", total, console=Console(stderr=True), transient=True)
+        return
+    last = time.monotonic()
+    for i, item in enumerate(items):
+        now = time.monotonic()
+        if now - last >= every:
+            print(f"{i} of {total}" if total else f"{i}", file=sys.stderr, flush=True)
+            last = now
+        yield item
