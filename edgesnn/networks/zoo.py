@@ -83,13 +83,13 @@ NETWORKS: dict[str, NetworkKind] = {
             "mcu-lenet-s",
             "LE conv 5x5x16 stride 2, spiking conv 5x5x32, OR-pool 2, spiking dense 128",
             _lenet_s,
-            Recipe(epochs=8, rate_penalty=0.02, early_penalty=0.1, encoder_bias=-0.5),
+            Recipe(epochs=16, rate_penalty=0.02, early_penalty=0.1, encoder_bias=-0.5),
         ),
         NetworkKind(
             "mcu-lenet",
             "LE conv 5x5x16 max-pool 2, spiking conv 5x5x32, OR-pool 2, spiking dense 128",
             _lenet,
-            Recipe(epochs=7, rate_penalty=0.05, early_penalty=0.2, encoder_bias=-1.0),
+            Recipe(epochs=10, rate_penalty=0.05, early_penalty=0.2, encoder_bias=-1.0),
         ),
     )
 }

@@ -27,7 +27,7 @@ from edgesnn.data.dataset import stratified_split
 from edgesnn.losses import early_penalty, rate_penalty, tad_loss
 from edgesnn.networks.latency import LatencyNetwork
 from edgesnn.networks.spec import NetworkSpec
-from edgesnn.networks.zoo import SMALL_SIDE, network_kind, network_spec
+from edgesnn.networks.zoo import network_kind, network_spec
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.evaluate_float import evaluate, output_membranes
 from edgesnn.training.progress import Progress
@@ -39,6 +39,7 @@ STATE_VERSION = 1
 WEIGHT_DECAY = 1e-2
 WARM_UP = 0.15
 CLIP = 5.0
+SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
 SMALL_SET = 5000  # below: a larger share is held out, and the epochs grow to MIN_STEPS
 MIN_STEPS = 900
 
@@ -167,6 +168,8 @@ def train(
             run.resume()
         run.fit(progress)
         report = _report(run, test_set)
+    except KeyboardInterrupt:
+        raise EdgesnnError(run.interrupted()) from None
     finally:
         torch.set_num_threads(before)
     save_checkpoint(run.checkpoint(report), out)
@@ -205,7 +208,7 @@ class _Run:
         self.val_x, self.val_y = data.x[held], data.y[held]
         self.batch = min(options.batch, len(kept))
         self.steps_per_epoch = len(kept) // self.batch
-        self.shift = 2 if min(data.shape[:2]) >= SMALL_SIDE else 1
+        self.shift = min(data.shape[:2]) // SHIFT_SHARE
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.net = LatencyNetwork(
@@ -219,6 +222,7 @@ class _Run:
             self.optimizer, max_lr=options.lr, total_steps=total + 1, pct_start=WARM_UP
         )
         self.epoch = 0
+        self.saved_epoch = 0
         self.seconds = 0.0
         self.best: Chosen | None = None
         self.best_epoch = 0
@@ -229,21 +233,18 @@ class _Run:
         """Run the remaining epochs; afterwards the net has the best epoch's weights."""
         total = self.options.epochs * self.steps_per_epoch
         with Progress(total, self.epoch * self.steps_per_epoch, show) as bar:
-            try:
-                while self.epoch < self.options.epochs:
-                    started = time.monotonic()
-                    loss = self._epoch(bar)
-                    self.epoch += 1
-                    chosen = self._validate()
-                    self.seconds += time.monotonic() - started
-                    self._save()
-                    bar.say(
-                        f"epoch {self.epoch}/{self.options.epochs}  loss {loss:.4f}  validation "
-                        f"{100 * chosen.accuracy:.2f} % at {chosen.mean_steps:.3f} steps  "
-                        f"({self.options.exit} {chosen.value:g}, {self.seconds:.0f} s)"
-                    )
-            except KeyboardInterrupt:
-                raise EdgesnnError(self._interrupted()) from None
+            while self.epoch < self.options.epochs:
+                started = time.monotonic()
+                loss = self._epoch(bar)
+                self.epoch += 1
+                chosen = self._validate()
+                self.seconds += time.monotonic() - started
+                self._save()
+                bar.say(
+                    f"epoch {self.epoch}/{self.options.epochs}  loss {loss:.4f}  validation "
+                    f"{100 * chosen.accuracy:.2f} % at {chosen.mean_steps:.3f} steps  "
+                    f"({self.options.exit} {chosen.value:g}, {self.seconds:.0f} s)"
+                )
         self.net.load_state_dict(self.best_state)
 
     def _epoch(self, bar: Progress) -> float:
@@ -324,10 +325,9 @@ class _Run:
             },
         )
         if self.best_epoch == self.epoch:
-            save_checkpoint(
-                self.checkpoint({"val_accuracy": self.best.accuracy, "epochs": self.epoch}),
-                self.out,
-            )
+            so_far = {"val_accuracy": self.best.accuracy, "epochs": self.epoch}
+            save_checkpoint(self.checkpoint(so_far), self.out)
+        self.saved_epoch = self.epoch
 
     def resume(self) -> None:
         """Take up the state of an interrupted run of the same options."""
@@ -350,7 +350,7 @@ class _Run:
             self.net.load_state_dict(table["net"])
             self.optimizer.load_state_dict(table["optimizer"])
             self.scheduler.load_state_dict(table["scheduler"])
-            self.epoch = int(table["epoch"])
+            self.epoch = self.saved_epoch = int(table["epoch"])
             self.seconds = float(table["seconds"])
             self.best = Chosen(**table["best"])
             self.best_epoch = int(table["best_epoch"])
@@ -362,13 +362,13 @@ class _Run:
                 f"{self.state_path} is damaged ({reason}); leave --resume out to start again"
             ) from None
 
-    def _interrupted(self) -> str:
-        if self.best is None:
+    def interrupted(self) -> str:
+        """What to tell a person who pressed Ctrl-C: what was kept, and how to go on."""
+        if not self.saved_epoch:
             return "interrupted before the first epoch was complete; nothing was written"
         return (
-            f"interrupted in epoch {self.epoch + 1} of {self.options.epochs}; {self.out} holds the "
-            f"best net so far (epoch {self.best_epoch}, validation "
-            f"{100 * self.best.accuracy:.2f} %); --resume goes on"
+            f"interrupted after epoch {self.saved_epoch} of {self.options.epochs}; {self.out} "
+            "holds the best net so far; --resume goes on"
         )
 
 

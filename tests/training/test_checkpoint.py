@@ -1,0 +1,251 @@
+"""Checkpoints: the round trip, the float graph for the compiler, every kind of bad file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgesnn.checkpoint import Checkpoint, load_checkpoint, load_graph, save_checkpoint
+from edgesnn.compiler import graph as g
+from edgesnn.networks.latency import LatencyNetwork
+from edgesnn.networks.spec import LayerSpec, NetworkSpec
+from edgesnn.networks.zoo import network_spec
+from edgesnn.targets.errors import EdgesnnError
+
+NAMES = tuple("0123456789")
+
+
+def checkpoint_of(spec: NetworkSpec) -> Checkpoint:
+    """A checkpoint with random weights and batch-norm statistics that are not the initial ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        net = LatencyNetwork(spec).train()
+        height, width, channels = spec.input_shape
+        for _ in range(4):
+            net(torch.rand(16, channels, height, width) * 2 - 0.5)
+        for norm in net.norm.values():
+            norm.weight.data.mul_(torch.randn_like(norm.weight))  # both signs of gamma
+            norm.bias.data.add_(0.3 * torch.randn_like(norm.bias))
+    readout = g.ReadoutSpec("first-spike", 2.5)
+    names = tuple(str(n) for n in range(spec.classes))
+    state = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    return Checkpoint(spec, state, 1 / 16, readout, names, "digits", {"accuracy": 0.5})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "net.pt"
+    save_checkpoint(checkpoint_of(network_spec("mcu-lenet", (8, 8, 1), 10, 4)), path)
+    return path
+
+
+def test_round_trip(saved: Path) -> None:
+    expected = checkpoint_of(network_spec("mcu-lenet", (8, 8, 1), 10, 4))
+    found = load_checkpoint(saved)
+    assert replace(found, state={}) == replace(expected, state={})
+    assert set(found.state) == set(expected.state)
+    assert all(torch.equal(found.state[k], expected.state[k]) for k in expected.state)
+    assert [p.name for p in saved.parent.iterdir()] == ["net.pt"]  # no temporary file is left
+
+
+def patches(x: np.ndarray, size: int, stride: int) -> np.ndarray:
+    """(H, W, C) -> (oh, ow, size, size, C)."""
+    view = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(0, 1))
+    return view[::stride, ::stride].transpose(0, 1, 3, 4, 2)
+
+
+def linear(layer: g.LatencyEncode | g.Spiking | g.Output, x: np.ndarray) -> np.ndarray:
+    """The layer's linear map and norm, channel-last, in the graph's own terms."""
+    w = layer.linear.weight
+    if isinstance(layer.linear, g.Conv):
+        top, left, bottom, right = layer.linear.padding
+        padded = np.pad(x, ((top, bottom), (left, right), (0, 0)))
+        out = np.einsum("yxijc,oijc->yxo", patches(padded, w.shape[1], layer.linear.stride[0]), w)
+    else:
+        out = (w @ x.reshape(-1))[None, None]
+    if layer.linear.bias is not None:
+        out = out + layer.linear.bias
+    if layer.norm is not None:
+        n = layer.norm
+        out = n.gamma * (out - n.mean) / np.sqrt(n.var + n.eps) + n.beta
+    return np.asarray(out)
+
+
+def run_graph(graph: g.Graph, raw: np.ndarray) -> np.ndarray:
+    """float64[T, classes]: the output membranes, step by step, one sample."""
+    first = graph.layers[0]
+    assert isinstance(first, g.LatencyEncode)
+    phi = linear(first, graph.input.scale * (raw.astype(np.float64) - graph.input.zero_point))
+    phi = patches(phi, first.pool, first.pool).max(axis=(2, 3))
+    times = np.ceil((1 - 1 / (1 + np.exp(-phi))) * graph.timesteps)
+    rest: dict[str, Any] = {}
+    membranes = []
+    for t in range(1, graph.timesteps + 1):
+        spikes = {first.name: (times == t).astype(np.float64)}
+        for layer in graph.layers[1:]:
+            s = spikes[layer.source]
+            if isinstance(layer, g.Pool):
+                spikes[layer.name] = patches(s, layer.kernel, layer.stride).max(axis=(2, 3))
+                continue
+            assert isinstance(layer, g.Spiking | g.Output)
+            u = layer.leak * rest.get(layer.name, 0.0) + linear(layer, s)
+            if isinstance(layer, g.Spiking):
+                spikes[layer.name] = (u >= layer.v_threshold).astype(np.float64)
+                u = u - layer.v_threshold * spikes[layer.name]
+            else:
+                membranes.append(u.reshape(-1))
+            rest[layer.name] = u
+    return np.stack(membranes)
+
+
+ODD = NetworkSpec(  # two input channels, a stride, two spiking convolutions, other constants
+    "odd",
+    (9, 11, 2),
+    5,
+    3,
+    (
+        LayerSpec("encode-conv", "a", out=6, kernel=3, stride=2, padding=1),
+        LayerSpec("conv", "b", out=7, kernel=2, padding=1),
+        LayerSpec("conv", "c", out=4, kernel=3, stride=2),
+        LayerSpec("dense", "d", out=9),
+        LayerSpec("output", "e", out=5),
+    ),
+    leak=0.75,
+    v_threshold=0.8,
+    output_leak=0.25,
+)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        network_spec("mcu-mlp", (8, 8, 1), 10, 4),
+        network_spec("mcu-lenet-s", (28, 28, 1), 10, 4),
+        network_spec("mcu-lenet", (28, 28, 3), 10, 2),
+        ODD,
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_the_graph_computes_what_the_network_computes(spec: NetworkSpec, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    checkpoint = checkpoint_of(spec)
+    save_checkpoint(checkpoint, path)
+    graph = load_graph(path)
+    assert (graph.input.shape, graph.input.scale) == (spec.input_shape, 1 / 16)
+    net = LatencyNetwork(spec).double().eval()
+    net.load_state_dict(checkpoint.state)
+    raw = np.random.default_rng(0).integers(0, 17, (6, *spec.input_shape), dtype=np.uint8)
+    with torch.no_grad():
+        found = net(torch.from_numpy(raw / 16).permute(0, 3, 1, 2)).membranes.numpy()
+    assert len(np.unique(found.round(6))) > 10
+    for i in range(len(raw)):
+        assert np.allclose(run_graph(graph, raw[i]), found[:, i], atol=1e-9)
+
+
+def table_of(path: Path) -> dict[str, Any]:
+    table: dict[str, Any] = torch.load(path, weights_only=True)
+    return table
+
+
+def _drop_field(t: dict[str, Any]) -> None:
+    del t["readout"]
+
+
+def _drop_tensor(t: dict[str, Any]) -> None:
+    del t["state"]["linear.conv.weight"]
+
+
+def _reshape(t: dict[str, Any]) -> None:
+    t["state"]["linear.conv.weight"] = torch.zeros(3)
+
+
+def _not_finite(t: dict[str, Any]) -> None:
+    t["state"]["linear.output.bias"][0] = float("nan")
+
+
+def _newer(t: dict[str, Any]) -> None:
+    t["version"] = 99
+
+
+def _foreign(t: dict[str, Any]) -> None:
+    t["format"] = "something"
+
+
+def _kind(t: dict[str, Any]) -> None:
+    t["network"]["layers"][1]["kind"] = "attention"
+
+
+def _classes(t: dict[str, Any]) -> None:
+    t["class_names"] = ["a"]
+
+
+def _network(t: dict[str, Any]) -> None:
+    t["network"] = {"name": "x"}
+
+
+def _input(t: dict[str, Any]) -> None:
+    t["input"] = 3
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (_drop_field, "readout"),
+        (_drop_tensor, "linear.conv.weight"),
+        (_reshape, "linear.conv.weight"),
+        (_not_finite, "not finite"),
+        (_newer, "version 99"),
+        (_foreign, "not an edgesnn checkpoint"),
+        (_kind, "attention"),
+        (_classes, "10 names"),
+        (_network, "network"),
+        (_input, "damaged"),
+    ],
+)
+def test_altered_tables_end_in_one_line(
+    saved: Path, alter: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    table = table_of(saved)
+    alter(table)
+    torch.save(table, saved)
+    with pytest.raises(EdgesnnError, match=message) as caught:
+        load_graph(saved)
+    assert "\n" not in str(caught.value)
+    assert str(saved) in str(caught.value)
+
+
+def _truncate(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
+
+
+def _flip(raw: bytes) -> bytes:
+    # A bit in the middle of the largest stored tensor.
+    at = len(raw) // 2
+    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, lambda _: b"", lambda _: b"hello"])
+def test_damaged_files_end_in_one_line(saved: Path, damage: Callable[[bytes], bytes]) -> None:
+    saved.write_bytes(damage(saved.read_bytes()))
+    with pytest.raises(EdgesnnError) as caught:
+        load_graph(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_archives_and_code_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EdgesnnError, match="no such file"):
+        load_graph(tmp_path / "missing.pt")
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(EdgesnnError, match="not an edgesnn checkpoint"):
+        load_graph(tmp_path / "plain.zip")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")  # a pickled class, not plain values
+    with pytest.raises(EdgesnnError, match="not an edgesnn checkpoint"):
+        load_graph(tmp_path / "module.pt")

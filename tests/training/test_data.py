@@ -1,0 +1,208 @@
+"""Data sets: the bundled digits, idx files and archives in a folder, and bad data in one line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgesnn.data import load, loading
+from edgesnn.data.dataset import stratified_split
+from edgesnn.data.idx import FASHION_MNIST, FILES, MNIST, IdxSet, idx_bytes
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+Arrays = dict[tuple[str, str], np.ndarray]
+
+
+def md5_of(array: np.ndarray) -> str:
+    return hashlib.md5(idx_bytes(array), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Arrays:
+    """Small stand-ins for MNIST and Fashion-MNIST whose checksums are the expected ones."""
+    rng = np.random.default_rng(0)
+    arrays: Arrays = {}
+    for split, n in (("train", 30), ("test", 20)):
+        arrays[split, "x"] = rng.integers(0, 256, (n, 6, 6), dtype=np.uint8)
+        arrays[split, "y"] = rng.integers(0, 10, n, dtype=np.uint8)
+    md5 = {
+        k: hashlib.md5(idx_bytes(a), usedforsecurity=False).hexdigest() for k, a in arrays.items()
+    }
+    inverted = {k: idx_bytes(255 - a if k[1] == "x" else a) for k, a in arrays.items()}
+    fashion = {k: hashlib.md5(b, usedforsecurity=False).hexdigest() for k, b in inverted.items()}
+    sets: dict[str, IdxSet] = {
+        "mnist": replace(MNIST, md5=md5),
+        "fashion-mnist": replace(FASHION_MNIST, md5=fashion),
+    }
+    monkeypatch.setattr(loading, "_IDX_SETS", sets)
+    monkeypatch.delenv("EDGESNN_DATA", raising=False)
+    return arrays
+
+
+def write_idx(folder: Path, arrays: Arrays, packed: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, array in arrays.items():
+        raw = idx_bytes(array)
+        name = FILES[key] + (".gz" if packed else "")
+        (folder / name).write_bytes(gzip.compress(raw) if packed else raw)
+
+
+def test_digits_is_split_once_and_for_all() -> None:
+    train, test = load("digits", "train"), load("digits", "test")
+    assert (len(train), len(test)) == (1438, 359)
+    assert (train.shape, train.classes, train.scale) == ((8, 8, 1), 10, 1 / 16)
+    assert (train.x.dtype, train.y.dtype, int(train.x.max())) == (np.uint8, np.int64, 16)
+    assert np.bincount(test.y).min() >= 34
+    assert hashlib.sha256(test.x.tobytes()).hexdigest()[:16] == "ee4de68731018275"
+    both = np.concatenate([train.x, test.x]).reshape(1797, -1)
+    assert len(np.unique(both, axis=0)) == 1797  # nothing is in both
+
+
+def test_the_idx_header_is_the_published_one() -> None:
+    head = idx_bytes(np.zeros((2, 3, 4), np.uint8))[:16]
+    assert head == bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("folder", [".", "mnist", "MNIST/raw"])
+def test_idx_files(small: Arrays, tmp_path: Path, packed: bool, folder: str) -> None:
+    write_idx(tmp_path / folder, small, packed)
+    for split in ("train", "test"):
+        data = load("mnist", split, tmp_path)
+        assert np.array_equal(data.x[..., 0], small[split, "x"])
+        assert np.array_equal(data.y, small[split, "y"])
+        assert (data.scale, data.shape) == (1 / 255, (6, 6, 1))
+
+
+def test_npz_in_the_folder_of_the_environment(
+    small: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverted = {k: 255 - a if k[1] == "x" else a for k, a in small.items()}
+    arrays: dict[str, Any] = {f"{kind}_{split}": a for (split, kind), a in inverted.items()}
+    np.savez(tmp_path / "fashion_mnist.npz", **arrays)
+    monkeypatch.setenv("EDGESNN_DATA", str(tmp_path))
+    data = load("fashion-mnist", "test")
+    assert np.array_equal(data.x[..., 0], inverted["test", "x"])
+    assert data.class_names[9] == "Ankle boot"
+
+
+def test_the_two_sets_of_the_same_file_names_are_told_apart(small: Arrays, tmp_path: Path) -> None:
+    write_idx(tmp_path, small, packed=False)
+    with pytest.raises(EdgesnnError, match="not the published fashion-mnist"):
+        load("fashion-mnist", "test", tmp_path)
+
+
+def test_missing_files_name_folder_file_and_flag(small: Arrays, tmp_path: Path) -> None:
+    with pytest.raises(EdgesnnError) as caught:
+        load("mnist", "train", tmp_path)
+    for word in (str(tmp_path), "mnist.npz", FILES["train", "x"], "--data-dir", "--download"):
+        assert word in str(caught.value)
+
+
+def test_download_only_on_demand_and_checked(
+    small: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = {FILES[k] + ".gz": gzip.compress(idx_bytes(a)) for k, a in small.items()}
+    asked: list[str] = []
+
+    def fetch(url: str, timeout: float) -> io.BytesIO:
+        asked.append(url)
+        return io.BytesIO(replies[url.rsplit("/", 1)[1]])
+
+    monkeypatch.setattr(urllib.request, "urlopen", fetch)
+    data = load("mnist", "test", tmp_path, download=True)
+    assert np.array_equal(data.x[..., 0], small["test", "x"])
+    assert len(asked) == 2
+    load("mnist", "test", tmp_path)  # now from disk
+    assert len(asked) == 2
+    replies[FILES["train", "x"] + ".gz"] = gzip.compress(idx_bytes(small["test", "x"]))
+    with pytest.raises(EdgesnnError, match="checksum"):
+        load("mnist", "train", tmp_path, download=True)
+    assert len(list((tmp_path / "mnist").iterdir())) == 2  # what failed was not kept
+
+    def dead(url: str, timeout: float) -> io.BytesIO:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(urllib.request, "urlopen", dead)
+    with pytest.raises(EdgesnnError, match="cannot be fetched"):
+        load("mnist", "train", tmp_path, download=True)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\0\0\x09\x01", idx_bytes(np.zeros((3, 4, 4), np.uint8))[:-1]]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_damaged_idx(small: Arrays, tmp_path: Path, raw: bytes, packed: bool) -> None:
+    name = FILES["test", "x"] + (".gz" if packed else "")
+    (tmp_path / name).write_bytes(gzip.compress(raw)[:-9] if packed else raw)
+    with pytest.raises(EdgesnnError) as caught:
+        load("mnist", "test", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def good() -> dict[str, Any]:
+    rng = np.random.default_rng(2)
+    out: dict[str, Any] = {}
+    for split in ("train", "test"):
+        out[f"x_{split}"] = rng.integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
+        out[f"y_{split}"] = np.arange(12) % 3
+    return out
+
+
+def test_a_users_archive(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, **good(), class_names=np.array(["a", "b", "c"]))
+    data = load(str(path), "train")
+    assert (data.name, data.shape, data.class_names) == ("mine", (5, 4, 3), ("a", "b", "c"))
+    assert np.array_equal(data.x, good()["x_train"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_test": np.zeros((12, 5, 4, 3))}, "float64, not uint8"),
+        ({"x_test": np.zeros((12, 5), np.uint8)}, "shape"),
+        ({"y_test": np.zeros(11, np.int64)}, "labels"),
+        ({"y_test": np.zeros(12)}, "labels"),
+        ({"y_test": np.full(12, -1)}, "from -1"),
+        ({"y_test": np.full(12, 9), "class_names": np.array(["a", "b"])}, "2 classes"),
+        ({"x_test": None}, "no array x_test"),
+        ({"y_test": np.array([object()] * 12)}, "not a readable"),
+    ],
+)
+def test_bad_archives(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    arrays = {k: v for k, v in {**good(), **change}.items() if v is not None}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(EdgesnnError, match=message) as caught:
+        load(str(tmp_path / "mine.npz"), "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_a_data_set(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="digits, mnist, fashion-mnist"):
+        load("minst", "test")
+    with pytest.raises(UsageError, match="train, test"):
+        load("digits", "val")
+    with pytest.raises(EdgesnnError, match="no such file"):
+        load(str(tmp_path / "none.npz"), "test")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(EdgesnnError, match="not a readable"):
+        load(str(tmp_path / "text.npz"), "test")
+
+
+def test_stratified_split_is_fixed_and_keeps_the_classes() -> None:
+    y = np.repeat(np.arange(5), 40)
+    kept, held = stratified_split(y, 0.25, seed=3)
+    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(200))
+    assert np.bincount(y[held]).tolist() == [10] * 5
+    assert np.array_equal(held, stratified_split(y, 0.25, seed=3)[1])
+    assert not np.array_equal(held, stratified_split(y, 0.25, seed=4)[1])
