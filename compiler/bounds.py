@@ -200,9 +200,14 @@ def _population(
     for p in node.projections:
         source = seen[p.source]
         negative, positive = weight_sums(p)
-        below, above = below + negative * source.multiplicity, above + positive * source.multiplicity
+        below, above = (
+            below + negative * source.multiplicity,
+            above + positive * source.multiplicity,
+        )
         work = int(fan_out(p, source.shape).sum()) * source.shape[2] * source.multiplicity
-        once = isinstance(program.node(p.source), ir.LatencyEncoder)  # a unit spikes once per inference
+        once = isinstance(
+            program.node(p.source), ir.LatencyEncoder
+        )  # a unit spikes once per inference
         step, total = step + work, total + work * (1 if once else program.timesteps)
     lo, hi = membrane_bounds(below, above, node.bias.astype(np.int64), node.leak, program.timesteps)
     width = width_of(lo, hi, node.name)

@@ -49,13 +49,19 @@ def compile_program(
     """
     say = progress or (lambda _: None)
     if codegen not in _CODEGENS:
-        raise UsageError(f"unknown code generator {codegen!r}; choose one of: {', '.join(_CODEGENS)}")
+        raise UsageError(
+            f"unknown code generator {codegen!r}; choose one of: {', '.join(_CODEGENS)}"
+        )
     on = load_board(board) if board is not None else None
     if target is None and on is None:
-        raise UsageError("name a target (or a board, which implies it); `edgesnn targets` lists them")
+        raise UsageError(
+            "name a target (or a board, which implies it); `edgesnn targets` lists them"
+        )
     machine = find_target(target if target is not None else on.target)  # type: ignore[union-attr]
     if on is not None and machine.name != find_target(on.target).name:
-        raise UsageError(f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target")
+        raise UsageError(
+            f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target"
+        )
     folder = Path(out)
     writable_folder(folder, MANIFEST)
     check_program(program)
@@ -185,13 +191,19 @@ class _Build:
             sections = _sections(self.root / "firmware.elf")
             memory["sections"] = {name: size for name, size, *_ in sections}
             memory["flash_bytes"] = sum(size for _, size, loaded, _ in sections if loaded)
-            memory["ram_bytes"] = sum(s for n, s, _, writable in sections if writable and n != ".stack")
+            memory["ram_bytes"] = sum(
+                s for n, s, _, writable in sections if writable and n != ".stack"
+            )
             memory["stack_reserved_bytes"] = self.board.stack_bytes
             entries = ["bsp_reset", "main"]
             memory["flash_region_bytes"] = self.board.flash.length
             memory["ram_region_bytes"] = self.board.ram.length
         else:
-            built = [self.root / "lib/libmodel.so"] if not self.mcu else [self.root / o for o in objects]
+            built = (
+                [self.root / "lib/libmodel.so"]
+                if not self.mcu
+                else [self.root / o for o in objects]
+            )
             found = [s for file in built for s in _sections(file)]
             totals: dict[str, int] = {}
             for name, size, *_ in found:
@@ -201,6 +213,9 @@ class _Build:
             memory["flash_bytes"] = sum(size for _, size, loaded, _ in found if loaded)
             memory["ram_bytes"] = self.plan.arena_bytes + sum(s for _, s, _, w in found if w)
             entries = ["esnn_run", "esnn_push_frame", "esnn_init", "esnn_step"]
+        if self.codegen == "llvm":
+            memory["stack_bytes"] = None  # TVM's LLVM objects do not say what their frames take
+            return memory
         stack = worst_case_stack(self.root / "obj", entries, _NODE_FUNCTIONS)
         memory["stack_bytes"] = stack
         reserved = memory.get("stack_reserved_bytes")

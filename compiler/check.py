@@ -22,7 +22,9 @@ class IllegalProgram(EdgesnnError):
 def check_program(program: ir.Program) -> None:
     """Raise IllegalProgram unless every rule of the integer program holds."""
     _need(isinstance(program.timesteps, int), "program", "timesteps is a whole number")
-    _need(1 <= program.timesteps <= MAX_TIMESTEPS, "program", f"timesteps is in 1...{MAX_TIMESTEPS}")
+    _need(
+        1 <= program.timesteps <= MAX_TIMESTEPS, "program", f"timesteps is in 1...{MAX_TIMESTEPS}"
+    )
     _need(bool(program.name) and program.name.isprintable(), "program", "the name is printable")
     _need(len(program.nodes) >= 2, "program", "there is an input and an output")
     seen: dict[str, ir.Shape] = {}
@@ -31,9 +33,17 @@ def check_program(program: ir.Program) -> None:
         legal = bool(_NAME.match(node.name)) and not keyword.iskeyword(node.name)
         _need(legal and node.name not in _RESERVED, node.name, "names are identifiers")
         _need(node.name not in seen, node.name, "names are unique")
-        _need((i == 0) == isinstance(node, ir.SampleInput | ir.EventInput), node.name, "the input is first")
+        _need(
+            (i == 0) == isinstance(node, ir.SampleInput | ir.EventInput),
+            node.name,
+            "the input is first",
+        )
         last = i == len(program.nodes) - 1
-        _need(last == isinstance(node, ir.Accumulator), node.name, "the one Accumulator is the last node")
+        _need(
+            last == isinstance(node, ir.Accumulator),
+            node.name,
+            "the one Accumulator is the last node",
+        )
         for source in ir.sources(node):
             _need(source in seen, node.name, f"source {source!r} stands before its reader")
         _check_node(program, node, seen)
@@ -41,13 +51,17 @@ def check_program(program: ir.Program) -> None:
         _need(min(seen[node.name]) >= 1, node.name, f"the map {seen[node.name]} is not empty")
         multiplicity[node.name] = _multiplicity(node, multiplicity)
         if isinstance(node, ir.OrPool):
-            _need(multiplicity[node.source] == 1, node.name, "OrPool reads events of multiplicity 1")
+            _need(
+                multiplicity[node.source] == 1, node.name, "OrPool reads events of multiplicity 1"
+            )
     read = {s for n in program.nodes for s in ir.sources(n)}
     for node in program.nodes[:-1]:
         _need(node.name in read, node.name, "every node but the last is read by another")
     _check_readout(program)
     names = program.class_names
-    _need(len(names) in (0, program.classes), "program", "class_names is empty or has one per output")
+    _need(
+        len(names) in (0, program.classes), "program", "class_names is empty or has one per output"
+    )
 
 
 def _need(condition: bool, where: str, rule: str) -> None:
@@ -68,7 +82,11 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
     samples = isinstance(program.input, ir.SampleInput)
     for p in ir.projections(node):
         reads_samples = samples and p.source == program.input.name
-        _need(reads_samples == isinstance(node, ir.LatencyEncoder), node.name, "only encoders read samples")
+        _need(
+            reads_samples == isinstance(node, ir.LatencyEncoder),
+            node.name,
+            "only encoders read samples",
+        )
         _check_projection(node.name, p, seen[p.source])
     if isinstance(node, ir.LatencyEncoder):
         channels = ir.conv_shape(node.projection, seen[node.projection.source])[2]
@@ -101,10 +119,18 @@ def _check_projection(where: str, p: ir.Projection, source: ir.Shape) -> None:
     if isinstance(p, ir.Dense):
         _need(p.weight.ndim == 2, where, "dense weights are (out, in)")
         n = ir.size(source)
-        _need(p.weight.shape[1] == n, where, f"dense weights have {n} inputs, found {p.weight.shape[1:]}")
+        _need(
+            p.weight.shape[1] == n,
+            where,
+            f"dense weights have {n} inputs, found {p.weight.shape[1:]}",
+        )
         return
     _need(p.weight.ndim == 4, where, "convolution weights are (out, kh, kw, in / groups)")
-    _need(min((*p.stride, *p.dilation, p.groups)) >= 1, where, "stride, dilation, groups are at least 1")
+    _need(
+        min((*p.stride, *p.dilation, p.groups)) >= 1,
+        where,
+        "stride, dilation, groups are at least 1",
+    )
     _need(min(p.padding) >= 0, where, "padding is not negative")
     o, _, _, i = p.weight.shape
     ok = source[2] == i * p.groups and o % p.groups == 0
@@ -124,7 +150,9 @@ def _shape(node: ir.Node, seen: dict[str, ir.Shape]) -> ir.Shape:
         return ir.pool_shape(seen[node.source], node.kernel, node.stride)
     p = ir.projections(node)[0]
     full = ir.conv_shape(p, seen[p.source])
-    return ir.pool_shape(full, node.pool, node.pool) if isinstance(node, ir.LatencyEncoder) else full
+    return (
+        ir.pool_shape(full, node.pool, node.pool) if isinstance(node, ir.LatencyEncoder) else full
+    )
 
 
 def _multiplicity(node: ir.Node, seen: dict[str, int]) -> int:

@@ -19,10 +19,14 @@ def check_graph(graph: g.Graph) -> None:
             f"{graph.name}: readout {graph.readout.kind!r}; first-spike and margin can be lowered"
         )
     if graph.input.dtype not in ir.SAMPLE_RANGE:
-        raise EdgesnnError(f"{graph.name}: input dtype {graph.input.dtype!r}; use uint8, int8 or int16")
+        raise EdgesnnError(
+            f"{graph.name}: input dtype {graph.input.dtype!r}; use uint8, int8 or int16"
+        )
     for layer in graph.layers:
         if layer.source not in known:
-            raise EdgesnnError(f"{layer.name}: its source {layer.source!r} does not stand before it")
+            raise EdgesnnError(
+                f"{layer.name}: its source {layer.source!r} does not stand before it"
+            )
         if layer.name in known:
             raise EdgesnnError(f"{layer.name}: two layers bear this name")
         if (layer.source == "input") != isinstance(layer, g.LatencyEncode):

@@ -29,7 +29,11 @@ _MAX_ARRAY = 1 << 30
 def program_bytes(program: ir.Program) -> bytes:
     """The file's bytes."""
     found = dict(ir.arrays(program))
-    document = {"format": "edgesnn-program", "version": FORMAT_VERSION, "program": _encode(program, "")}
+    document = {
+        "format": "edgesnn-program",
+        "version": FORMAT_VERSION,
+        "program": _encode(program, ""),
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as z:
         text = json.dumps(document, indent=1, sort_keys=True).encode()
@@ -133,7 +137,8 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
         if len(args) != len(value):
             raise ValueError(f"{where}: expected {len(args)} items, found {len(value)}")
         return tuple(
-            _decode(v, h, f"{where}[{i}]", z) for i, (v, h) in enumerate(zip(value, args, strict=True))
+            _decode(v, h, f"{where}[{i}]", z)
+            for i, (v, h) in enumerate(zip(value, args, strict=True))
         )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

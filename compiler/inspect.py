@@ -22,7 +22,7 @@ _KINDS = {
 
 
 def node_kind(node: ir.Node) -> str:
-    """"input", "encoder", "spiking", "operator" or "output"."""
+    """ "input", "encoder", "spiking", "operator" or "output"."""
     return _KINDS[type(node)]
 
 
@@ -87,7 +87,9 @@ def describe(program: ir.Program) -> dict[str, Any]:
             for node in program.nodes
         ],
         "readout": {
-            "kind": {"FirstSpike": "first-spike", "Margin": "margin"}[type(program.readout).__name__],
+            "kind": {"FirstSpike": "first-spike", "Margin": "margin"}[
+                type(program.readout).__name__
+            ],
             "value": program.readout.value,
         },
         "bounds": bounds_report(program, bounds),

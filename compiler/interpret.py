@@ -60,7 +60,9 @@ class Interpreter:
         self.program = program
         self._shapes = ir.shapes(program)
         self._fan = {
-            node.name: [fan_out(p, self._shapes[p.source])[:, :, None] for p in ir.projections(node)]
+            node.name: [
+                fan_out(p, self._shapes[p.source])[:, :, None] for p in ir.projections(node)
+            ]
             for node in program.nodes
         }
 
@@ -133,6 +135,9 @@ class Interpreter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.close()

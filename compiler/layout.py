@@ -1,7 +1,7 @@
 """How weights lie in flash: every event's targets are contiguous, no bounds test inside a row segment.
 
-A convolution with stride s scatters an event at padded position q * s + r only through the taps k = r + j * s, to
-outputs q - j. Weights are therefore stored by phase r and with j reversed, so that increasing addresses are
+A convolution with stride s scatters an event at padded position q * s + r only through the taps
+k = r + j * s, to outputs q - j. Weights are therefore stored by phase r and with j reversed, so that increasing addresses are
 increasing outputs. Dilation is expanded with zero taps; phases are padded with zero taps to equal length.
 """
 
@@ -59,7 +59,9 @@ def scatter_conv(p: ir.Projection, source: ir.Shape) -> ScatterConv:
     # (groups, O/g, jy, ry, jx, rx, I) -> (groups, I, ry, rx, jy, jx, O/g)
     grouped = by_phase.reshape(p.groups, o // p.groups, taps_y, sy, taps_x, sx, i)
     ordered = grouped.transpose(0, 6, 3, 5, 2, 4, 1)
-    weights = np.ascontiguousarray(ordered).reshape(p.groups * i, sy, sx, taps_y, taps_x, o // p.groups)
+    weights = np.ascontiguousarray(ordered).reshape(
+        p.groups * i, sy, sx, taps_y, taps_x, o // p.groups
+    )
     return ScatterConv(
         weights, source, target, p.stride, (p.padding[0], p.padding[1]), (taps_y, taps_x), p.groups
     )

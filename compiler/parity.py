@@ -54,7 +54,9 @@ def _spike_differences(expected: Trace, found: Trace) -> list[str]:
         for node, (x, y) in enumerate(zip(step, other, strict=True)):
             if not np.array_equal(x, y):
                 odd = np.setxor1d(x, y)[:4].tolist()
-                return [f"t={t}, node {node}: {len(y)} events, expected {len(x)}; differing addresses {odd}"]
+                return [
+                    f"t={t}, node {node}: {len(y)} events, expected {len(x)}; differing addresses {odd}"
+                ]
     return []
 
 
@@ -102,7 +104,9 @@ def check_parity(
             odd += differences(expected, Trace(engine.infer(x)), spikes=False)
             report.samples += 1
             if odd:
-                report.mismatches.append(f"{program.name} on {target}, sample {i}: {'; '.join(odd)}")
+                report.mismatches.append(
+                    f"{program.name} on {target}, sample {i}: {'; '.join(odd)}"
+                )
     return report
 
 
@@ -157,7 +161,10 @@ def main() -> int:
             for line in report.mismatches:
                 print(line)
         if programs % 10 == 0:
-            print(f"{programs} programs, {compared} comparisons, {mismatches} mismatches", file=sys.stderr)
+            print(
+                f"{programs} programs, {compared} comparisons, {mismatches} mismatches",
+                file=sys.stderr,
+            )
     print(f"{programs} programs, {compared} comparisons, {mismatches} mismatches")
     return 1 if mismatches else 0
 

@@ -76,7 +76,9 @@ def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
         name = node.name
         queue_end = last_reader[name]
         if isinstance(node, ir.SampleInput):
-            wanted.append(Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, last_reader[name]))
+            wanted.append(
+                Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, last_reader[name])
+            )
         elif isinstance(node, ir.EventInput):
             queue_end = end  # filled between steps
             wanted.append(Buffer(f"{name}.bitmap", "uint8", -(-b.neurons // 8), 0, end))

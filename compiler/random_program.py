@@ -1,7 +1,7 @@
 """Random legal programs and samples, for parity: every engine has to agree with the interpreter on them.
 
-They cover what trained networks seldom show together: odd shapes, strides, pads, dilation, groups, overlapping
-pools, several projections onto one population, every sample type, zero points, any leak, silent and busy layers.
+They cover what trained networks seldom show together: odd shapes, strides, pads, dilation, groups,
+overlapping pools, several projections onto one population, every sample type, zero points, any leak, silent and busy layers.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def random_samples(program: ir.Program, count: int, seed: int) -> list[np.ndarra
 
 def _draw(rng: np.random.Generator, name: str) -> ir.Program:
     timesteps = int(rng.choice([1, 2, 4, 4, 7]))
-    shape = tuple(int(v) for v in (rng.integers(3, 11), rng.integers(3, 11), rng.choice([1, 2, 3, 4])))
+    shape = tuple(
+        int(v) for v in (rng.integers(3, 11), rng.integers(3, 11), rng.choice([1, 2, 3, 4]))
+    )
     if rng.random() < 0.2:
         shape = (1, shape[1] * 2, shape[2])  # a 1-D signal
     nodes: list[ir.Node] = []
@@ -150,7 +152,7 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _projection(rng: np.random.Generator, source: str, shape: ir.Shape) -> ir.Projection:
-    h, w, c = shape
+    c = shape[2]
     if rng.random() < 0.3:
         return ir.Dense(source, _weights(rng, (int(rng.integers(1, 33)), ir.size(shape))))
     groups = int(rng.choice([g for g in (1, 1, 1, 2, c) if c % g == 0]))

@@ -45,7 +45,9 @@ class Bundle:
             raise EdgesnnError(f"there is no bundle at {folder}; make one with `edgesnn compile`")
         file = folder / MANIFEST
         if not file.is_file():
-            raise EdgesnnError(f"{folder} is not a bundle: it holds no {MANIFEST}; run `edgesnn compile`")
+            raise EdgesnnError(
+                f"{folder} is not a bundle: it holds no {MANIFEST}; run `edgesnn compile`"
+            )
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
@@ -69,7 +71,9 @@ class Bundle:
             _ = (self.input_kind, self.input_shape, self.input_dtype, self.nodes, self.model_id)
             _ = (self.event_bytes, self.output_bytes, self.encoder_macs, m["memory"], m["bounds"])
         except (KeyError, TypeError, ValueError) as e:
-            raise EdgesnnError(f"{self.path / MANIFEST} is damaged ({e!r}); compile again") from None
+            raise EdgesnnError(
+                f"{self.path / MANIFEST} is damaged ({e!r}); compile again"
+            ) from None
         for name, digest in files.items():
             file = self.path / name
             if not file.is_file():

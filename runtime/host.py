@@ -110,7 +110,9 @@ class HostEngine:
             step: list[np.ndarray] = []
             for _ in self.bundle.nodes:
                 status = self._call("esnn_step_node", self._ctx)
-                n = self._call("esnn_host_queue", self._ctx, self._queue.ctypes.data, len(self._queue))
+                n = self._call(
+                    "esnn_host_queue", self._ctx, self._queue.ctypes.data, len(self._queue)
+                )
                 step.append(np.sort(self._queue[:n]))
             history.append(step)
             if status == DECIDED:
@@ -144,6 +146,9 @@ class HostEngine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.close()

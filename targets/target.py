@@ -20,7 +20,7 @@ class Target:
     name: str
     title: str
     kind: str
-    llvm: dict[str, str]
+    llvm: dict[str, str | int]
     gcc: tuple[str, ...]
     zig: tuple[str, ...]
     kernel_flags: tuple[str, ...] = ("-O3", "-funroll-loops")
@@ -54,7 +54,12 @@ TARGETS: tuple[Target, ...] = (
         name="cortex-m4",
         title="Arm Cortex-M4 (Armv7E-M, DSP), soft float ABI",
         kind="mcu",
-        llvm={"kind": "llvm", "mtriple": "thumbv7em-none-eabi", "mcpu": "cortex-m4"},
+        llvm={
+            "kind": "llvm",
+            "mtriple": "thumbv7em-none-eabi",
+            "mcpu": "cortex-m4",
+            "vector-width": 32,  # no vector registers; unset, TVM warns at every kernel
+        },
         gcc=("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
         zig=("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4"),
         aliases=("cortex-m",),

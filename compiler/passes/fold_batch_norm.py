@@ -1,4 +1,6 @@
-"""Fold batch norm into the linear layer before it: w' = w gamma / sqrt(var + eps), b' = (b - mean) ... + beta."""
+"""Fold batch norm into the linear layer before it: w' = w f, b' = (b - mean) f + beta, where
+f = gamma / sqrt(var + eps).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def _fold(layer: Layer) -> Layer:
     if not isinstance(layer, LatencyEncode | Spiking | Output):
         return layer
     weight = layer.linear.weight.astype(np.float64)
-    bias = np.zeros(len(weight)) if layer.linear.bias is None else layer.linear.bias.astype(np.float64)
+    bias = (
+        np.zeros(len(weight)) if layer.linear.bias is None else layer.linear.bias.astype(np.float64)
+    )
     if layer.norm is not None:
         n = layer.norm
         factor = n.gamma.astype(np.float64) / np.sqrt(n.var.astype(np.float64) + n.eps)

@@ -1,8 +1,8 @@
 """Post-training quantisation to the device's integers.
 
 Hidden populations: one scale per output channel, because a spiking neuron compares only with its own
-threshold: w_q = round(w / s_c), theta_c = round(V_th / s_c), bias_c = round(b_c / s_c). The output layer has one
-scale per tensor, or argmax and margin would mean nothing. Encoders: t_s <= k holds exactly when
+threshold: w_q = round(w / s_c), theta_c = round(V_th / s_c), bias_c = round(b_c / s_c). The output layer
+has one scale per tensor, or argmax and margin would mean nothing. Encoders: t_s <= k holds exactly when
 phi >= logit(1 - k/T), i.e. when the integer accumulator a >= ceil((ln((T - k) / k) - b_c) / (s_in s_c)).
 """
 
@@ -25,7 +25,9 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
     """Turn a folded float graph into an integer program. Raises EdgesnnError naming the layer."""
     limit = (1 << (weight_bits - 1)) - 1
     nodes: list[ir.Node] = [_input(graph.input)]
-    gain: dict[str, float] = {}  # what one event of a source stands for: average pooling passes 1 / k^2
+    gain: dict[
+        str, float
+    ] = {}  # what one event of a source stands for: average pooling passes 1 / k^2
     multiplicity: dict[str, int] = {nodes[0].name: 1}
     value = 0
     for layer in graph.layers:

@@ -8,7 +8,7 @@ it drops: without them the compiler has to assume that every store may change a 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import tvm
@@ -25,6 +25,8 @@ _DROPPED = (
     "#include <stdbool.h>",
     "void* __tvm_ffi__library_ctx",
 )
+
+_BINDING = re.compile(r"\s*u?int\d+_t (\w+) = [^;]*;$")
 
 
 def _lower(kernel: Kernel, target: tvm.target.Target) -> tvm.IRModule:
@@ -63,7 +65,21 @@ def c_source(kernel: Kernel) -> str:
             "install the version that `pip install edgesnn[compile]` pins"
         )
     body = text[text.index(kernel.prototype() + " {") :]
-    return body.strip() + "\n"
+    return _without_unused(body.strip()) + "\n"
+
+
+def _without_unused(body: str) -> str:
+    """Drop bindings that common-subexpression elimination has left without a reader."""
+    while True:
+        counts = Counter(re.findall(r"\w+", body))
+        kept = [
+            line
+            for line in body.splitlines()
+            if not ((m := _BINDING.match(line)) and counts[m.group(1)] == 1)
+        ]
+        if len(kept) == len(body.splitlines()):
+            return body
+        body = "\n".join(kept)
 
 
 def write_object(kernel: Kernel, target: Target, path: Path) -> None:
@@ -76,8 +92,3 @@ def write_object(kernel: Kernel, target: Target, path: Path) -> None:
 def versions() -> dict[str, str]:
     """Versions that the output depends on."""
     return {"apache-tvm": tvm.__version__}
-
-
-def prototypes(kernels: Sequence[Kernel]) -> str:
-    """Declarations of all kernels, for the generated header."""
-    return "".join(f"{k.prototype()};\n" for k in kernels)

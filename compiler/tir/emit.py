@@ -47,7 +47,9 @@ class Emission:
         flat = values.astype(np.int64).ravel().tolist()
         rows = [", ".join(map(str, flat[i : i + 20])) for i in range(0, len(flat), 20)]
         body = ",\n  ".join(rows)
-        self.tables.append(f"static const {C_TYPES[dtype]} {name}[{len(flat)}] = {{\n  {body}\n}};\n")
+        self.tables.append(
+            f"static const {C_TYPES[dtype]} {name}[{len(flat)}] = {{\n  {body}\n}};\n"
+        )
         return name
 
     def at(self, buffer: str, dtype: str, *, const: bool = False) -> str:
@@ -159,7 +161,9 @@ def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
     u = e.at(f"{node.name}.u", width)
     bias = e.table(f"bias_{i}", node.bias, width)
     first = e.call(
-        begin_first(f"esnn_begin_first_{width}_{i}", positions=positions, channels=channels, width=width),
+        begin_first(
+            f"esnn_begin_first_{width}_{i}", positions=positions, channels=channels, width=width
+        ),
         bias,
         u,
     )

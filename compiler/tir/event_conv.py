@@ -1,7 +1,7 @@
 """Convolution of events by scatter: each event adds its weights to the membranes that its taps reach.
 
-For an event at (y, x, i): padded position Y = y + top = qy * sy + ry; targets are the outputs qy - j that lie in
-the map, with the taps of phase ry (layout.py). Without groups a row of targets is one contiguous segment of
+For an event at (y, x, i): padded position Y = y + top = qy * sy + ry; targets are the outputs qy - j that
+lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one contiguous segment of
 membranes and of weights, so the inner loop is a plain vector addition.
 """
 
@@ -13,7 +13,9 @@ from edgesnn.compiler.layout import ScatterConv
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 
 
-def event_conv(symbol: str, *, layout: ScatterConv, capacity: int, width: str, event: str) -> Kernel:
+def event_conv(
+    symbol: str, *, layout: ScatterConv, capacity: int, width: str, event: str
+) -> Kernel:
     """weights as in layout.py; fan tables rows[H], columns[W]; out[1] += SOPs inside the map."""
     h, w, ci = layout.source
     oh, ow, co = layout.target
@@ -54,9 +56,9 @@ def event_conv(symbol: str, *, layout: ScatterConv, capacity: int, width: str, e
             y1: T.let = T.min(qy + 1, oh)
             x0: T.let = T.max(qx - (tx - 1), 0)
             x1: T.let = T.min(qx + 1, ow)
-            start: T.let = (
-                ((c * sy + ry) * sx + rx) * block + (qy * tx + (tx - 1) - (qx - x0)) * per
-            )
+            start: T.let = ((c * sy + ry) * sx + rx) * block + (
+                qy * tx + (tx - 1) - (qx - x0)
+            ) * per
             for oy in range(y0, y1):
                 into: T.let = (oy * ow + x0) * co
                 at: T.let = start - oy * (tx * per)

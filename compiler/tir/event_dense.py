@@ -7,7 +7,9 @@ from tvm.script import tirx as T
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 
 
-def event_dense(symbol: str, *, inputs: int, outputs: int, capacity: int, width: str, event: str) -> Kernel:
+def event_dense(
+    symbol: str, *, inputs: int, outputs: int, capacity: int, width: str, event: str
+) -> Kernel:
     """weights int8[inputs, outputs]; out[1] += SOPs."""
 
     @T.prim_func

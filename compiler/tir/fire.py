@@ -7,7 +7,9 @@ from tvm.script import tirx as T
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 
 
-def fire(symbol: str, *, positions: int, channels: int, width: str, theta: str, event: str) -> Kernel:
+def fire(
+    symbol: str, *, positions: int, channels: int, width: str, theta: str, event: str
+) -> Kernel:
     """One pass over membranes u[positions, channels]; out[0] = events queued."""
 
     @T.prim_func

@@ -1,7 +1,8 @@
-"""The latency encoder: integer convolution of samples, max-pool, thresholds to spike times; then one queue a step.
+"""The latency encoder: integer convolution of samples, max-pool, thresholds to spike times; then one queue
+a step.
 
-The map is computed in strips of `pool` rows, so that only the strip's accumulators and one byte per unit (its
-spike time) are ever stored. Samples equal to the zero point are skipped. The strip has a margin on both sides in
+The map is computed in strips of `pool` rows, so that only the strip's accumulators and one byte per unit
+(its spike time) are ever stored. Samples equal to the zero point are skipped. The strip has a margin on both sides in
 which taps outside the map land unread, so the inner loop has no bounds test.
 """
 
@@ -14,7 +15,14 @@ from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, ta
 
 
 def latency_encode(
-    symbol: str, *, layout: ScatterConv, pool: int, steps: int, sample: str, zero_point: int, width: str
+    symbol: str,
+    *,
+    layout: ScatterConv,
+    pool: int,
+    steps: int,
+    sample: str,
+    zero_point: int,
+    width: str,
 ) -> Kernel:
     """times[unit] = t_s in 1...steps; thresholds int32[O, steps - 1]; strip is scratch of `width`."""
     h, w, ci = layout.source
@@ -64,9 +72,9 @@ def latency_encode(
                                     if v != 0:
                                         qx: T.let = T.truncdiv(ix + left, sx)
                                         rx: T.let = T.truncmod(ix + left, sx)
-                                        at: T.let = (
-                                            (c * sy + ry) * sx + rx
-                                        ) * block + jy * (tx * per)
+                                        at: T.let = ((c * sy + ry) * sx + rx) * block + jy * (
+                                            tx * per
+                                        )
                                         into: T.let = (
                                             r * columns + qx - (tx - 1) + margin
                                         ) * co + T.truncdiv(c, inputs_per_group) * per
@@ -77,9 +85,7 @@ def latency_encode(
                                                 ] + T.Cast(
                                                     width,
                                                     v
-                                                    * T.Cast(
-                                                        "int32", weights[at + j * length + k]
-                                                    ),
+                                                    * T.Cast("int32", weights[at + j * length + k]),
                                                 )
             for column in range(pooled_w):
                 for o in range(co):
@@ -90,9 +96,7 @@ def latency_encode(
                                 best[0],
                                 T.Cast(
                                     "int32",
-                                    strip[
-                                        (py * columns + column * pool + px + margin) * co + o
-                                    ],
+                                    strip[(py * columns + column * pool + px + margin) * co + o],
                                 ),
                             )
                     late[0] = 1
@@ -133,13 +137,17 @@ def emit_times(symbol: str, *, units: int, event: str) -> Kernel:
             )
             if busy != T.uint32(0x01010101):
                 for k in range(4):
-                    if (
-                        T.bitwise_and(T.shift_right(same, T.Cast("uint32", k * 8)), T.uint32(255))
-                        == T.uint32(0)
-                    ):
+                    if T.bitwise_and(
+                        T.shift_right(same, T.Cast("uint32", k * 8)), T.uint32(255)
+                    ) == T.uint32(0):
                         queue[count[0]] = T.Cast(event, i * 4 + k)
                         count[0] = count[0] + 1
         out[0] = count[0]
 
-    params = (table("times_p", "uint32"), scalar("t"), pointer("queue_p", event), pointer("out_p", "int32"))
+    params = (
+        table("times_p", "uint32"),
+        scalar("t"),
+        pointer("queue_p", event),
+        pointer("out_p", "int32"),
+    )
     return make_kernel(symbol, params, main)

@@ -8,7 +8,9 @@ from edgesnn.compiler.ir import Shape, pool_shape
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 
 
-def or_pool(symbol: str, *, source: Shape, kernel: int, stride: int, capacity: int, event: str) -> Kernel:
+def or_pool(
+    symbol: str, *, source: Shape, kernel: int, stride: int, capacity: int, event: str
+) -> Kernel:
     """out[0] = events queued; `seen` is one byte of scratch per pooled unit."""
     _, width, channels = source
     height_out, width_out, _ = pool_shape(source, kernel, stride)
@@ -59,16 +61,21 @@ def or_pool(symbol: str, *, source: Shape, kernel: int, stride: int, capacity: i
 
 
 def sum_pool(
-    symbol: str, *, source: Shape, kernel: int, stride: int, capacity: int, capacity_out: int, event: str
+    symbol: str,
+    *,
+    source: Shape,
+    kernel: int,
+    stride: int,
+    capacity: int,
+    capacity_out: int,
+    event: str,
 ) -> Kernel:
     """Every event passes under the address of each window it lies in; out[0] = events queued."""
     _, width, channels = source
     height_out, width_out, _ = pool_shape(source, kernel, stride)
 
     @T.prim_func
-    def main(
-        in_p: T.handle(event), n: T.int32, queue_p: T.handle(event), out_p: T.handle("int32")
-    ):
+    def main(in_p: T.handle(event), n: T.int32, queue_p: T.handle(event), out_p: T.handle("int32")):
         events = T.decl_buffer((capacity,), event, data=in_p)
         queue = T.decl_buffer((capacity_out,), event, data=queue_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
@@ -89,5 +96,10 @@ def sum_pool(
                     count[0] = count[0] + 1
         out[0] = count[0]
 
-    params = (table("in_p", event), scalar("n"), pointer("queue_p", event), pointer("out_p", "int32"))
+    params = (
+        table("in_p", event),
+        scalar("n"),
+        pointer("queue_p", event),
+        pointer("out_p", "int32"),
+    )
     return make_kernel(symbol, params, main)

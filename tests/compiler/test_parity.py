@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.parity import check_parity, differences
 from edgesnn.compiler.random_program import random_program, random_samples
@@ -25,7 +24,9 @@ needs_board = pytest.mark.skipif(
 @pytest.mark.parametrize("seed", HOST_SEEDS)
 def test_host_equals_interpreter(seed: int, tmp_path: Path) -> None:
     codegen = "llvm" if seed % 4 == 0 else "c"
-    report = check_parity(random_program(seed), "cpu", samples=6, seed=seed, folder=tmp_path, codegen=codegen)
+    report = check_parity(
+        random_program(seed), "cpu", samples=6, seed=seed, folder=tmp_path, codegen=codegen
+    )
     assert report.samples == 6
     assert report.mismatches == []
 
@@ -76,4 +77,6 @@ def test_a_difference_is_seen() -> None:
     assert any("membrane" in d for d in differences(trace, moved, spikes=True))
     other = Interpreter(p).trace(random_samples(p, 1, 3)[0])
     other.events[0][1] = np.append(other.events[0][1], np.uint32(10**6))
-    assert any(p.nodes[1].name in d or "node 1" in d for d in differences(trace, other, spikes=True))
+    assert any(
+        p.nodes[1].name in d or "node 1" in d for d in differences(trace, other, spikes=True)
+    )

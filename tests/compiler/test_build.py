@@ -1,0 +1,200 @@
+"""Compilation: reproducible, honest about memory, careful with what lies in its way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesnn.compiler.build import compile_program
+from edgesnn.compiler.random_program import random_program
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.host import HostEngine
+from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.stack import worst_case_stack
+
+PROGRAM = random_program(3)
+has_arm = shutil.which("arm-none-eabi-gcc") is not None
+needs_arm = pytest.mark.skipif(not has_arm, reason="needs arm-none-eabi-gcc")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("codegen", ["c", "llvm"])
+def test_two_host_compiles_are_byte_identical(codegen: str, tmp_path: Path) -> None:
+    compile_program(PROGRAM, "cpu", out=tmp_path / "a", codegen=codegen)
+    (tmp_path / "elsewhere").mkdir()
+    compile_program(PROGRAM, "cpu", out=tmp_path / "elsewhere" / "b", codegen=codegen)
+    a, b = _files(tmp_path / "a"), _files(tmp_path / "elsewhere" / "b")
+    assert len(a) > 8
+    assert a == b
+
+
+@needs_arm
+def test_two_firmware_compiles_are_byte_identical_and_sizes_agree(tmp_path: Path) -> None:
+    first = compile_program(PROGRAM, board="mps2-an386", out=tmp_path / "a")
+    compile_program(PROGRAM, "cortex-m", board="mps2-an386", out=tmp_path / "b")
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+    # binutils' own account of the linked image: text = flash, data + bss = RAM with the stack's reserve.
+    out = subprocess.run(
+        ["arm-none-eabi-size", str(first.firmware)], capture_output=True, text=True, check=True
+    ).stdout
+    text, data, bss = (int(v) for v in out.splitlines()[1].split()[:3])
+    memory = first.manifest["memory"]
+    assert memory["flash_bytes"] == text + data
+    assert memory["ram_bytes"] + memory["stack_reserved_bytes"] == data + bss
+    assert memory["ram_bytes"] >= memory["arena_bytes"]
+    assert 0 < memory["stack_bytes"] < memory["stack_reserved_bytes"]
+    binary = (tmp_path / "a" / "firmware.bin").read_bytes()
+    assert len(binary) == memory["flash_bytes"]
+
+
+@needs_arm
+def test_library_without_a_board(tmp_path: Path) -> None:
+    bundle = compile_program(PROGRAM, "cortex-m4", out=tmp_path / "lib")
+    assert (bundle.path / "lib" / "libmodel.a").is_file()
+    assert bundle.firmware is None and bundle.board is None
+    with pytest.raises(EdgesnnError, match="--target cpu"):
+        HostEngine(bundle)
+
+
+@needs_arm
+def test_plain_c_route_in_the_readme_builds_and_runs(tmp_path: Path) -> None:
+    """src/ dropped into a project of one's own: the host's compiler, warnings are errors."""
+    bundle = compile_program(PROGRAM, "cortex-m4", out=tmp_path / "b")
+    main = r"""
+#include <stdio.h>
+#include "model.h"
+static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7) / 8];
+static uint8_t frame[ESNN_MODEL_INPUT_BYTES];
+int main(void) {
+  esnn_ctx ctx;
+  esnn_decision d;
+  if (esnn_init(&ctx, &esnn_model_data, arena, sizeof arena) < 0) return 1;
+  if (esnn_push_frame(&ctx, frame, sizeof frame) < 0) return 2;
+  if (esnn_run(&ctx) < 0 || esnn_result(&ctx, &d) < 0) return 3;
+  printf("%u %u\n", (unsigned)d.label, (unsigned)d.step);
+  return 0;
+}
+"""
+    (tmp_path / "main.c").write_text(main)
+    sources = [str(bundle.path / "src" / n) for n in ("esnn.c", "model.c", "kernels.c")]
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-I", str(bundle.path / "src")]
+    subprocess.run(["cc", *flags, "main.c", *sources, "-o", "main"], cwd=tmp_path, check=True)
+    out = subprocess.run(
+        ["./main"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    from edgesnn.compiler.interpret import Interpreter
+
+    expected = Interpreter(PROGRAM).infer(np.zeros(bundle.input_shape, bundle.input_dtype))
+    assert out.split() == [str(expected.label), str(expected.step)]
+
+
+def test_an_older_bundle_is_replaced_and_other_files_are_not(tmp_path: Path) -> None:
+    compile_program(PROGRAM, "cpu", out=tmp_path / "b")
+    compile_program(random_program(4), "cpu", out=tmp_path / "b")
+    assert Bundle.open(tmp_path / "b").name == "random4"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="other files"):
+        compile_program(PROGRAM, "cpu", out=mine)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="not a folder"):
+        compile_program(PROGRAM, "cpu", out=tmp_path / "file")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "file", "mine"]
+
+
+def test_a_failed_compile_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESNN_TOOLCHAIN", "tcc")
+    with pytest.raises(EdgesnnError, match="EDGESNN_TOOLCHAIN"):
+        compile_program(PROGRAM, "cpu", out=tmp_path / "b")
+    monkeypatch.delenv("EDGESNN_TOOLCHAIN")
+    for arguments, word in (
+        ({"target": "cortex-m99"}, "cortex-m4"),
+        ({"target": "cpu", "board": "mps2-an386"}, "leave out --target"),
+        ({"target": "cpu", "codegen": "rust"}, "code generator"),
+        ({}, "name a target"),
+    ):
+        with pytest.raises(UsageError, match=word) as e:
+            compile_program(PROGRAM, out=tmp_path / "b", **arguments)  # type: ignore[arg-type]
+        assert "\n" not in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_altered_bundles_are_refused(tmp_path: Path) -> None:
+    bundle = compile_program(PROGRAM, "cpu", out=tmp_path / "b")
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    assert set(manifest["files"]) == set(_files(bundle.path)) - {"manifest.json"}
+    source = bundle.path / "src" / "model.c"
+    kept = source.read_bytes()
+    source.write_bytes(kept + b" ")
+    with pytest.raises(EdgesnnError, match="altered"):
+        Bundle.open(bundle.path)
+    source.unlink()
+    with pytest.raises(EdgesnnError, match="missing"):
+        Bundle.open(bundle.path)
+    source.write_bytes(kept)
+    Bundle.open(bundle.path)
+    text = (bundle.path / "manifest.json").read_text()
+    for bad in (
+        "",
+        "{",
+        "[]",
+        text[: len(text) // 2],
+        text.replace('"version": 1', '"version": 7'),
+    ):
+        (bundle.path / "manifest.json").write_text(bad)
+        with pytest.raises(EdgesnnError) as e:
+            Bundle.open(bundle.path)
+        assert "\n" not in str(e.value)
+
+
+def test_samples_are_checked(tmp_path: Path) -> None:
+    bundle = compile_program(PROGRAM, "cpu", out=tmp_path / "b")
+    good = np.zeros(bundle.input_shape, bundle.input_dtype)
+    with HostEngine(bundle) as engine:
+        engine.infer(good)
+        for bad in (
+            good[:1],
+            np.zeros((2, 2)),
+            good.astype(np.float32),
+            good.astype(np.int64) + 10**6,
+        ):
+            with pytest.raises(UsageError, match="takes") as e:
+                engine.infer(bad)
+            assert "\n" not in str(e.value)
+
+
+CI = """graph: {{ title: "a.c"
+node: {{ title: "main" label: "main\\na.c:1\\n16 bytes (static)\\n0 dynamic objects" }}
+node: {{ title: "a.c:node_1" label: "node_1\\na.c:2\\n{size} bytes ({kind})\\n0 dynamic objects" }}
+node: {{ title: "leaf" label: "leaf\\na.c:3\\n8 bytes (static)\\n0 dynamic objects" }}
+node: {{ title: "__indirect_call" label: "Indirect Call Placeholder" shape : ellipse }}
+edge: {{ sourcename: "main" targetname: "__indirect_call" label: "a.c:1" }}
+edge: {{ sourcename: "main" targetname: "leaf" label: "a.c:1" }}
+edge: {{ sourcename: "a.c:node_1" targetname: "{callee}" label: "a.c:2" }}
+}}
+"""
+
+
+def test_stack_depth_follows_pointers_and_refuses_recursion(tmp_path: Path) -> None:
+    def depth(**values: object) -> int:
+        fields = {"size": 40, "kind": "static", "callee": "leaf", **values}
+        (tmp_path / "a.ci").write_text(CI.format(**fields))
+        return worst_case_stack(tmp_path, ["main"], r"node_\d+$")
+
+    assert depth() == 16 + 40 + 8
+    assert depth(callee="library") == 16 + 40 + 64
+    with pytest.raises(EdgesnnError, match="recursion"):
+        depth(callee="main")
+    with pytest.raises(EdgesnnError, match="unbounded"):
+        depth(kind="dynamic")
