@@ -45,7 +45,8 @@ _STATUS = {
     0x15: "wrong kind of input for this model",
 }
 
-_ATTEMPTS = 5  # a request is sent this often in all
+_SILENT = 5  # a request without any answer is sent this often
+_DAMAGED = 20  # and one whose frame or answer arrives damaged this often
 _HEADER = struct.Struct("<4B")
 _HELLO = struct.Struct("<HBB16sIIIHHH")
 _RESULT = struct.Struct("<HBBIIII")
@@ -106,7 +107,10 @@ class BoardInfo:
         if len(payload) < _HELLO.size:
             raise EdgesnnError("the board's greeting is too short; flash the firmware again")
         name = payload[_HELLO.size :].decode("utf-8", errors="replace")
-        return BoardInfo(*_HELLO.unpack_from(payload), name)
+        api, event, output, model_id, size, hz, stack, nodes, steps, classes = _HELLO.unpack_from(
+            payload
+        )
+        return BoardInfo(api, event, output, model_id, size, hz, stack, nodes, steps, classes, name)
 
 
 class _Port:
@@ -126,7 +130,7 @@ class _Port:
         except (serial.SerialException, ValueError, OSError) as e:
             raise EdgesnnError(_why_not_open(url, e)) from None
         self._errors = (serial.SerialException, OSError)
-        # pyserial reads a socket byte by byte; where there is a descriptor, read what has come at once.
+        # pyserial reads a socket byte by byte; with its descriptor, read at once what has come.
         try:
             self._fd: int | None = self._serial.fileno()
         except (AttributeError, OSError):
@@ -184,7 +188,7 @@ class _Port:
 def _why_not_open(url: str, error: Exception) -> str:
     code, text = getattr(error, "errno", None), str(error)
     if code == 2 or "No such file" in text:
-        return f"no port {url}; plug the board in, or list ports with `python -m serial.tools.list_ports`"
+        return f"no port {url}; plug the board in (`python -m serial.tools.list_ports` lists ports)"
     if code == 13 or "Permission denied" in text:
         return f"no permission to open {url}; add yourself to its group (often `dialout`)"
     if code in (11, 16) or "lock" in text or "busy" in text:
@@ -195,14 +199,16 @@ def _why_not_open(url: str, error: Exception) -> str:
 
 
 class LinkEngine:
-    """Runs the bundle's model on the board at `port`, anything that pyserial's serial_for_url takes.
+    """Runs the bundle's model on the board at `port`, whatever pyserial's serial_for_url takes.
 
-    timeout: seconds of silence, over five attempts, after which the board counts as dead; run_timeout: the
-    same for requests that compute. watch is called when the board is silent or gone and may raise a better
-    explanation (Emulator.check). A frame that is lost or damaged is sent again under its sequence number,
-    so that the board never executes it twice. Every failure is an EdgesnnError.
+    timeout: seconds of silence, in which a request is sent five times, after which the board counts
+    as dead; run_timeout: the same for requests that compute. watch is called when the board is
+    silent or gone and may raise a better explanation (Emulator.check). A frame that is lost or
+    damaged is sent again under its sequence number, so that the board never executes it twice.
+    Every failure is an EdgesnnError.
 
-    link_seconds: wall-clock seconds spent so far on requests that only move data.
+    link_seconds: wall-clock seconds spent so far on requests that only move data. resent: frames
+    sent more than once. info: what the board said of itself.
     """
 
     name = "board"
@@ -278,7 +284,7 @@ class LinkEngine:
         return Trace(decision, rows)
 
     def profile(self, sample: np.ndarray) -> Decision:
-        """One inference with node_ticks, int64[nodes], the counter's ticks in each node over all steps."""
+        """One inference with node_ticks, int64[nodes]: ticks in each node over all steps."""
         return self._stepped(sample, None)
 
     def stack_high_water(self) -> int:
@@ -367,17 +373,17 @@ class LinkEngine:
         self._sequence = self._sequence % 255 + 1
         data = encode_frame(Frame(op, self._sequence, payload))
         limit = self._run_timeout if slow else self._timeout
-        damaged = 0
+        silent = damaged = 0
         try:
-            for attempt in range(_ATTEMPTS):
-                self.resent += attempt > 0
+            while silent < _SILENT and damaged < _DAMAGED:
+                self.resent += silent + damaged > 0
                 port.write(data)
-                deadline = time.monotonic() + limit / _ATTEMPTS
+                deadline = time.monotonic() + limit / _SILENT
                 while True:
                     raw = port.read_frame(deadline)
                     if raw is None:
-                        # The board may be waiting for the end of a frame whose 0x00 was lost.
-                        port.write(b"\0")
+                        port.write(b"\0")  # the board may wait for a 0x00 that was lost
+                        silent += 1
                         break
                     frame = decode_frame(raw)
                     if frame is None or frame.op == UNREADABLE:
@@ -385,18 +391,18 @@ class LinkEngine:
                         break
                     if self._answers(frame, op):
                         return frame.payload
-            self._check_watch()
         except EdgesnnError:
             self._check_watch()
             raise
+        self._check_watch()
         if damaged:
             raise EdgesnnError(
-                f"{damaged} damaged frames on {port.url} and no answer within {limit:g} s; "
-                "check the baud rate and that the board runs edgesnn firmware"
+                f"no readable answer on {port.url} ({damaged} damaged frames); check the cable, "
+                "the baud rate, and that the board runs edgesnn firmware"
             )
         raise EdgesnnError(
-            f"no answer from the board on {port.url} within {limit:g} s; check that it has power, runs "
-            "edgesnn firmware, and that this is its port"
+            f"no answer from the board on {port.url} within {limit:g} s; check that it has power, "
+            "runs edgesnn firmware, and that this is its port"
         )
 
     def _answers(self, frame: Frame, op: int) -> bool:
@@ -413,8 +419,9 @@ class LinkEngine:
             raise EdgesnnError(f"the firmware has crashed ({where}); reset the board")
         if frame.op == BANNER:
             if frame.status:
+                why = _STATUS.get(frame.status, f"status {frame.status}")
                 raise EdgesnnError(
-                    f"the firmware cannot start its model: {_STATUS.get(frame.status, frame.status)}; "
+                    f"the firmware cannot start its model: {why}; "
                     "compile the bundle again and flash its firmware"
                 )
             if op == HELLO:
@@ -423,9 +430,8 @@ class LinkEngine:
         if frame.sequence != self._sequence or frame.op != op | RESPONSE:
             return False  # late answer to a frame that was sent twice
         if frame.status:
-            raise EdgesnnError(
-                f"the board refused operation 0x{op:02x}: {_STATUS.get(frame.status, frame.status)}"
-            )
+            why = _STATUS.get(frame.status, f"status {frame.status}")
+            raise EdgesnnError(f"the board refused operation 0x{op:02x}: {why}")
         return True
 
     def _check_watch(self) -> None:

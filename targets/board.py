@@ -1,7 +1,7 @@
-"""What a board is: a frozen, validated description read from `boards/<name>.toml`, and what follows from it.
+"""What a board is: a frozen, validated description, read from `boards/<name>.toml`.
 
-A new board is one TOML file, and one C file where its UART is new. Everything that the firmware build needs
-is here: `sources`, `includes`, `cflags`, `linker_script()`, `ldflags`.
+A new board is one TOML file, and one C file where its UART is new. Everything that the firmware
+build needs follows from it: `sources`, `includes`, `cflags`, `linker_script()`, `ldflags`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Uart:
-    """The serial port of the link: register base, its clock in Hz, bits per second, receive interrupt."""
+    """The link's serial port: register base, clock in Hz, bits per second, receive interrupt."""
 
     base: int
     clock_hz: int
@@ -49,8 +49,9 @@ class Uart:
 class Counter:
     """The counter that times an inference: `hz` ticks per second, each of `per_tick` units.
 
-    unit is "instructions" on an emulator that counts them, "cycles" on a processor. bits: the width of the
-    hardware counter, which software extends to 32; one node must run for less than 2**bits ticks.
+    unit is "instructions" on an emulator that counts them, "cycles" on a processor. bits: the width
+    of the hardware counter, which software extends to 32; one timestep must take less than 2**bits
+    ticks.
     """
 
     kind: str
@@ -62,7 +63,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class EmulatorSpec:
-    """How to emulate the board: program, the system package that brings it, arguments before the image."""
+    """How to emulate the board: program, the system package that brings it, its arguments."""
 
     program: str
     package: str
@@ -123,7 +124,7 @@ class Board:
 
     @property
     def ldflags(self) -> tuple[str, ...]:
-        """Flags for linking, apart from the core's own and -T <linker script>; `-lgcc` for GCC comes last."""
+        """Flags for linking, apart from the core's own and -T; for GCC, `-lgcc` goes last."""
         return (
             "-nostdlib",
             "-static",
@@ -135,7 +136,7 @@ class Board:
     def linker_script(self) -> str:
         """The linker script, for GNU ld and lld alike.
 
-        The stack lies at the bottom of RAM: what grows out of it faults instead of overwriting data.
+        The stack lies at the bottom of RAM: outgrown, it faults instead of overwriting data.
         """
         return _LINKER_SCRIPT.format(
             board=self.name,

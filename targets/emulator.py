@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes QEMU: ask Linux to kill it when the thread that started it ends."""
+    """What the child does before it becomes QEMU: ask to be killed with the thread it is from."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -31,10 +32,11 @@ def _die_with_parent() -> Callable[[], None] | None:
 class Emulator:
     """Runs `elf` on `board` from `with` to its end; the serial link is at `url`.
 
-    The port is opened here and handed to QEMU, so it is never taken by another and never not yet open. QEMU
-    waits for the first connection before the processor starts: the banner is not lost. It is killed on exit,
-    Ctrl-C and the end of this process. Errors: EdgesnnError (no emulator installed, no such image, QEMU gave
-    up), UsageError (the board has no emulator).
+    The port is opened here and handed to QEMU, so that it is never another's, never not yet open.
+    QEMU waits for the first connection before the processor starts: the banner is not lost. It is
+    killed at the end of `with`, on Ctrl-C, and when this process or the thread that started it
+    ends, in whatever way. Errors: EdgesnnError (no emulator installed, no such image, QEMU gave up),
+    UsageError (the board has no emulator).
     """
 
     def __init__(self, board: Board, elf: Path | str) -> None:
@@ -44,7 +46,7 @@ class Emulator:
         self.elf = Path(elf)
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
 
     def __enter__(self) -> Emulator:
         self.start()
@@ -76,14 +78,14 @@ class Emulator:
             raise EdgesnnError(f"firmware {self.elf} is not an ELF file; compile the bundle again")
         with socket.create_server(("127.0.0.1", 0)) as server:
             fd = server.fileno()
-            # A mux keeps 32 received bytes ready for the UART's one-byte buffer, which halves the time on the
-            # link. Its escape character is set to one that no byte can be.
+            # A mux keeps 32 received bytes ready for the UART's one-byte buffer, which halves the
+            # time on the link. Its escape character is set to one that no byte can be.
             chardev = f"socket,id=link,fd={fd},server=on,wait=on,nodelay=on,mux=on"
             command = [program, *spec.args, "-display", "none", "-nodefaults", "-monitor", "none"]
             command += ["-chardev", chardev, "-echr", "0x100", "-serial", "chardev:link"]
             command += ["-kernel", str(self.elf)]
             try:
-                # A session of its own: Ctrl-C reaches this process, which then ends the link in order.
+                # A session of its own: Ctrl-C reaches this process alone, which ends both in order.
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -105,7 +107,8 @@ class Emulator:
         code = self._process.poll()
         if code is not None:
             self._stderr.seek(0)
-            said = self._stderr.read().decode(errors="replace").strip().splitlines()
+            said = self._stderr.read().decode(errors="replace").splitlines()
+            said = [line for line in said if line and not re.search(r" (warning|info): ", line)]
             last = said[-1] if said else f"exit status {code}"
             raise EdgesnnError(f"the emulator of {self.board.name} has stopped: {last}")
 
@@ -117,3 +120,4 @@ class Emulator:
             process.kill()
         if process is not None:
             process.wait()
+        self._stderr.close()

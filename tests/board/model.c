@@ -80,4 +80,4 @@ const esnn_model esnn_model_data = {
     .output_offset = OUTPUT,
     .stats_offset = STATS,
     .counts_offset = COUNTS,
-    .arena_bytes = ESNN_MODEL_ARENA_BYTES};
+    .arena_bytes = 2456u};

@@ -4,7 +4,11 @@
 
 #include "esnn.h"
 
+#ifdef TEST_ARENA
+#define ESNN_MODEL_ARENA_BYTES TEST_ARENA
+#else
 #define ESNN_MODEL_ARENA_BYTES 2456u
+#endif
 
 extern const esnn_model esnn_model_data;
 

@@ -1,0 +1,140 @@
+"""The hand-written model of model.c: its answers, computed again, its firmware, its programs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgesnn.runtime
+from edgesnn.targets.board import Board, load_board
+from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.target import find_target
+from edgesnn.targets.toolchain import find_toolchain
+
+HERE = Path(__file__).parent
+CORE = Path(next(iter(edgesnn.runtime.__path__))) / "c"
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
+CLASSES, STEPS, THRESHOLD = 12, 4, 60
+
+
+@dataclass(frozen=True)
+class HandModel:
+    """What LinkEngine asks of a bundle."""
+
+    input_kind: str = "samples"
+    name: str = "test-model"
+    model_id: bytes = bytes([0xA0, *range(1, 16)])
+
+    def check_sample(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+
+@dataclass(frozen=True)
+class Expected:
+    label: int
+    step: int
+    exited: bool
+    membranes: np.ndarray
+    events: list[np.ndarray]  # per step, of the encoder
+
+
+def expected(steps: list[np.ndarray]) -> Expected:
+    """The answer to the addresses of each step."""
+    u = np.zeros(CLASSES, np.int64)
+    k = np.arange(CLASSES)
+    for t, addresses in enumerate(steps, 1):
+        for a in addresses:
+            u += (a * 7 + k * 13) % 17 - 8
+        if u.max() >= THRESHOLD or t == STEPS:
+            return Expected(int(u.argmax()), t, bool(u.max() >= THRESHOLD), u, steps[:t])
+    raise AssertionError("not enough steps")
+
+
+def latency_steps(sample: np.ndarray) -> list[np.ndarray]:
+    """Addresses per step of the encoder of model.c."""
+    t = 1 + (255 - sample.reshape(-1).astype(np.int64)) // 64
+    return [np.flatnonzero(t == step) for step in range(1, STEPS + 1)]
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[np.ndarray], Expected]:
+    """Frame uint8[28, 28, 1] or events uint8[4, 28, 28, 1] -> answer."""
+
+    def answer(sample: np.ndarray) -> Expected:
+        if sample.ndim == 4:
+            return expected([np.flatnonzero(step) for step in sample])
+        return expected(latency_steps(sample))
+
+    return answer
+
+
+@pytest.fixture(scope="session")
+def hand_model() -> type[HandModel]:
+    return HandModel
+
+
+@pytest.fixture(scope="session")
+def board() -> Board:
+    return load_board("mps2-an386")
+
+
+@pytest.fixture(scope="session")
+def link_pipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C side of the protocol as a host program, with sanitizers."""
+    cc = shutil.which("gcc") or shutil.which("cc")
+    if cc is None:
+        pytest.skip("no C compiler on PATH")
+    out = tmp_path_factory.mktemp("pipe") / "link_pipe"
+    sources = [HERE / "link_pipe.c", HERE / "model.c", CORE / "esnn.c", CORE / "esnn_link.c"]
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
+    command = [cc, *STRICT, *sanitize, "-I", CORE, "-I", HERE, *sources, "-o", out]
+    subprocess.run([str(c) for c in command], check=True)
+    return out
+
+
+Firmware = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory: pytest.TempPathFactory, board: Board) -> Firmware:
+    """firmware(*flags, tools="gcc") -> firmware.elf of the hand-written model."""
+    built: dict[tuple[str, ...], Path] = {}
+
+    def build(*flags: str, tools: str = "gcc") -> Path:
+        key = (tools, *flags)
+        if key not in built:
+            try:
+                toolchain = find_toolchain(find_target(board.target), tools)
+            except EdgesnnError as e:
+                pytest.skip(str(e))
+            folder = tmp_path_factory.mktemp("firmware")
+            (folder / "link.ld").write_text(board.linker_script())
+            own = [HERE / "model.c", *(CORE / f for f in ("esnn.c", "esnn_link.c", "firmware.c"))]
+            include = [f"-I{folder}" for folder in (*board.includes, CORE, HERE)]
+            objects = []
+            for i, source in enumerate([*own, *board.sources]):
+                objects.append(f"{i}.o")
+                every = ["-O2", *board.cflags, *STRICT, *include, *flags]
+                toolchain.compile(str(source), objects[-1], every, folder)
+            if toolchain.kind == "gcc":
+                objects.append("-lgcc")
+            toolchain.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], folder)
+            built[key] = folder / "firmware.elf"
+        return built[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def emulator_program(board: Board) -> str:
+    assert board.emulator is not None
+    program = shutil.which(board.emulator.program)
+    if program is None:
+        pytest.skip(f"{board.emulator.program} is not on PATH")
+    return program

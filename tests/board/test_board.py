@@ -1,0 +1,76 @@
+"""Board files: read strictly, described completely."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from edgesnn.targets.board import BOARDS_DIR, Board, list_boards, load_board, read_board
+from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.target import find_target
+
+TEXT = (BOARDS_DIR / "mps2-an386.toml").read_text()
+
+
+def test_every_board_is_sound() -> None:
+    boards = list_boards()
+    assert boards
+    for board in boards:
+        assert load_board(board.name) == board
+        assert find_target(board.target).kind == "mcu"
+        assert all(file.is_file() for file in (*board.sources, *board.headers))
+        assert f"ORIGIN = 0x{board.ram.origin:08X}" in board.linker_script()
+
+
+def test_frozen(board: Board) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        board.name = "other"  # type: ignore[misc]
+
+
+def test_a_tick_is_as_long_as_its_instructions(board: Board) -> None:
+    # With -icount shift=0 an instruction takes a nanosecond.
+    assert board.counter.unit == "instructions"
+    assert board.counter.per_tick * board.counter.hz == 10**9
+
+
+def test_unknown_board() -> None:
+    with pytest.raises(UsageError, match=r"unknown board 'mps2'; choose one of: .*mps2-an386"):
+        load_board("mps2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("baud = 115_200", "", "uart.baud: is missing"),
+        ("baud = 115_200", "baud = 115_200\nparity = 1", "uart.parity: is not a key"),
+        ("baud = 115_200", 'baud = "fast"', "uart.baud: must be a whole number"),
+        ("baud = 115_200", "baud = true", "uart.baud: must be a whole number"),
+        ('kind = "systick"', 'kind = "dwt"', "counter.kind: must be one of systick"),
+        ("stack_bytes = 4096", "stack_bytes = 4100", "stack_bytes: must be a multiple of 8"),
+        ("stack_bytes = 4096", "stack_bytes = 8_388_608", "stack_bytes: does not fit"),
+        ('name = "mps2-an386"', 'name = "x"', "name: must be the file's name"),
+        ('"libc.c"', '"none.c"', "sources: no such file"),
+        ("[memory.ram]", "[memory.rom]", "memory.ram: is missing"),
+        ("origin = 0x20000000", "origin = 0xFFFFFFF0", "memory.ram.length: the region ends"),
+        ("clock_hz = 25_000_000\nstack", "stack", "clock_hz: is missing"),
+        ("[uart]", "[[uart]]", "uart: must be a table"),
+        ("[uart]", "[uart", "not a TOML file"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in TEXT
+    file = tmp_path / "mps2-an386.toml"
+    file.write_text(TEXT.replace(old, new, 1))
+    with pytest.raises(EdgesnnError) as e:
+        read_board(file)
+    text = str(e.value)
+    assert str(file) in text and message in text and "\n" not in text
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(EdgesnnError, match="No such file"):
+        read_board(tmp_path / "none.toml")

@@ -1,0 +1,109 @@
+"""The emulator starts, stops, and never outlives who started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgesnn.runtime.link import LinkEngine
+from edgesnn.targets.board import Board
+from edgesnn.targets.emulator import Emulator
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+HOLD = """
+import sys, time
+from edgesnn.targets.board import load_board
+from edgesnn.targets.emulator import Emulator
+with Emulator(load_board(sys.argv[1]), sys.argv[2]) as emulator:
+    print(emulator._process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pid: int) -> bool:
+    for _ in range(200):
+        if not alive(pid):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_no_emulator_program(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EdgesnnError, match="apt-get install -y qemu-system-arm"):
+        Emulator(board, tmp_path / "firmware.elf").start()
+
+
+def test_board_without_emulator(board: Board) -> None:
+    with pytest.raises(UsageError, match="has no emulator"):
+        Emulator(replace(board, emulator=None), "firmware.elf")
+
+
+@pytest.mark.usefixtures("emulator_program")
+def test_no_image(board: Board, tmp_path: Path) -> None:
+    with pytest.raises(EdgesnnError, match="cannot read firmware"):
+        Emulator(board, tmp_path / "none.elf").start()
+    (tmp_path / "text.elf").write_text("hello")
+    with pytest.raises(EdgesnnError, match="is not an ELF file"):
+        Emulator(board, tmp_path / "text.elf").start()
+
+
+@pytest.mark.usefixtures("emulator_program")
+def test_what_qemu_says_when_it_gives_up(
+    board: Board, firmware: Callable[..., Path], hand_model: Any
+) -> None:
+    assert board.emulator is not None
+    strange = replace(board, emulator=replace(board.emulator, args=("-M", "no-such-machine")))
+    with Emulator(strange, firmware()) as emulator:
+        with pytest.raises(EdgesnnError) as e:
+            LinkEngine(hand_model(), emulator.url, timeout=5, watch=emulator.check)
+        assert "the emulator of mps2-an386 has stopped: " in str(e.value)
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.usefixtures("emulator_program")
+def test_closed_at_the_end_and_twice(board: Board, firmware: Callable[..., Path]) -> None:
+    with Emulator(board, firmware()) as emulator:
+        assert emulator._process is not None
+        pid = emulator._process.pid
+        assert alive(pid)
+        emulator.check()
+    assert not alive(pid)
+    emulator.close()
+    with pytest.raises(EdgesnnError, match="is not running"):
+        emulator.check()
+
+
+@pytest.mark.usefixtures("emulator_program")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and prctl are Linux's")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_dies_with_its_parent(
+    board: Board, firmware: Callable[..., Path], how: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", HOLD, board.name, str(firmware())]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        os.kill(parent.pid, how)
+        parent.wait(30)
+    assert gone(pid)
