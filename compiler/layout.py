@@ -1,8 +1,9 @@
 """How weights lie in flash: every event's targets are contiguous, no bounds test inside a row segment.
 
-A convolution with stride s scatters an event at padded position q * s + r only through the taps
-k = r + j * s, to outputs q - j. Weights are therefore stored by phase r and with j reversed, so that increasing addresses are
-increasing outputs. Dilation is expanded with zero taps; phases are padded with zero taps to equal length.
+A convolution with stride s scatters an event at padded position q * s + r only through the taps k = r + j *
+s, to outputs q - j. Weights are therefore stored by phase r and with j reversed, so that increasing
+addresses are increasing outputs. Dilation is expanded with zero taps; phases are padded with zero taps to
+equal length.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Random legal programs and samples, for parity: every engine has to agree with the interpreter on them.
 
 They cover what trained networks seldom show together: odd shapes, strides, pads, dilation, groups,
-overlapping pools, several projections onto one population, every sample type, zero points, any leak, silent and busy layers.
+overlapping pools, several projections onto one population, every sample type, zero points, any leak, silent
+and busy layers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Convolution of events by scatter: each event adds its weights to the membranes that its taps reach.
 
 For an event at (y, x, i): padded position Y = y + top = qy * sy + ry; targets are the outputs qy - j that
-lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one contiguous segment of
-membranes and of weights, so the inner loop is a plain vector addition.
+lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one contiguous
+segment of membranes and of weights, so the inner loop is a plain vector addition.
 """
 
 from __future__ import annotations

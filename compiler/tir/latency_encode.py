@@ -1,9 +1,9 @@
-"""The latency encoder: integer convolution of samples, max-pool, thresholds to spike times; then one queue
-a step.
+"""The latency encoder: integer convolution of samples, max-pool, thresholds to spike times; then one queue a
+step.
 
 The map is computed in strips of `pool` rows, so that only the strip's accumulators and one byte per unit
-(its spike time) are ever stored. Samples equal to the zero point are skipped. The strip has a margin on both sides in
-which taps outside the map land unread, so the inner loop has no bounds test.
+(its spike time) are ever stored. Samples equal to the zero point are skipped. The strip has a margin on
+both sides in which taps outside the map land unread, so the inner loop has no bounds test.
 """
 
 from __future__ import annotations
