@@ -47,6 +47,7 @@ _STATUS = {
 
 _SILENT = 5  # a request without any answer is sent this often
 _DAMAGED = 20  # and one whose frame or answer arrives damaged this often
+_STACK_FAULTS = 0x0010_1010  # CFSR: STKOF, STKERR, MSTKERR
 _HEADER = struct.Struct("<4B")
 _HELLO = struct.Struct("<HBB16sIIIHHH")
 _RESULT = struct.Struct("<HBBIIII")
@@ -416,6 +417,11 @@ class LinkEngine:
             words = struct.unpack(f"<{len(frame.payload) // 4}I", frame.payload)
             names = ("pc", "lr", "xpsr", "cfsr", "sp")
             where = " ".join(f"{n}=0x{w:08x}" for n, w in zip(names, words, strict=False))
+            if len(words) > 3 and words[3] & _STACK_FAULTS:
+                raise EdgesnnError(
+                    f"the firmware has outgrown its stack ({where}); raise stack_bytes in the board's "
+                    "file, compile again and reset the board"
+                )
             raise EdgesnnError(f"the firmware has crashed ({where}); reset the board")
         if frame.op == BANNER:
             if frame.status:

@@ -136,7 +136,8 @@ class Board:
     def linker_script(self) -> str:
         """The linker script, for GNU ld and lld alike.
 
-        The stack lies at the bottom of RAM: outgrown, it faults instead of overwriting data.
+        The stack lies at the bottom of RAM behind a guard of 32 bytes that nobody may touch (where
+        the core can enforce it): outgrown, it faults instead of overwriting data.
         """
         return _LINKER_SCRIPT.format(
             board=self.name,
@@ -159,6 +160,11 @@ SECTIONS {{
   .vectors : {{ KEEP(*(.vectors)) }} > flash
   .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
   .rodata : {{ *(.rodata .rodata.*) . = ALIGN(4); }} > flash
+  .guard (NOLOAD) : {{
+    . = ALIGN(32);
+    bsp_stack_guard = .;
+    . = . + 32;
+  }} > ram
   .stack (NOLOAD) : {{
     bsp_stack_bottom = .;
     . = . + {stack_bytes};

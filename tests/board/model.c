@@ -21,6 +21,13 @@ static int32_t encode(uint8_t *arena, int32_t t, uint32_t *sops) {
   uint16_t *queue = (uint16_t *)(void *)(arena + QUEUE);
   int32_t n = 0;
   (void)sops;
+#ifdef TEST_OVERFLOW
+  __asm__ volatile("1: push {r0-r7}\n b 1b");
+#endif
+#ifdef TEST_SPIN
+  uint32_t turns = TEST_SPIN; /* two instructions each */
+  __asm__ volatile("1: subs %0, %0, #1\n bne 1b" : "+r"(turns) : : "cc");
+#endif
   for (uint32_t i = 0; i < PIXELS; ++i) {
     if (1 + (255 - x[i]) / 64 == t) {
       queue[n++] = (uint16_t)i;

@@ -100,6 +100,16 @@ def test_instruction_counts_repeat_and_add_up(engine: Callable[..., LinkEngine])
     assert board.link_seconds > 0
 
 
+def test_the_counter_goes_on_where_the_hardware_wraps(
+    engine: Callable[..., LinkEngine], board: Board
+) -> None:
+    turns = 100_000_000
+    ticks = engine(f"-DTEST_SPIN={turns}u").infer(np.zeros((28, 28, 1), np.uint8)).ticks
+    assert ticks is not None
+    least = 4 * 2 * turns // board.counter.per_tick  # four steps of two instructions a turn
+    assert 2**board.counter.bits < least <= ticks < least + 4000
+
+
 def test_stack(engine: Callable[..., LinkEngine], board: Board) -> None:
     engine_ = engine()
     before = engine_.stack_high_water()
@@ -117,10 +127,19 @@ def test_wrong_model_is_refused(
         assert "\n" not in str(e.value)
 
 
-def test_a_crash_is_reported_each_time(engine: Callable[..., LinkEngine]) -> None:
-    board = engine("-DTEST_CRASH")
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("-DTEST_CRASH", r"has crashed \(pc=0x[0-9a-f]{8} "),
+        ("-DTEST_OVERFLOW", r"has outgrown its stack .*raise stack_bytes"),
+    ],
+)
+def test_a_crash_is_reported_each_time(
+    engine: Callable[..., LinkEngine], flag: str, message: str
+) -> None:
+    board = engine(flag)
     for _ in range(2):
-        with pytest.raises(EdgesnnError, match=r"has crashed \(pc=0x[0-9a-f]{8}"):
+        with pytest.raises(EdgesnnError, match=message):
             board.infer(np.zeros((28, 28, 1), np.uint8))
 
 
@@ -166,5 +185,5 @@ def test_section_sizes_are_those_of_the_board(board: Board, firmware: Callable[.
         size = {s.name: s["sh_size"] for s in elf.iter_sections()}
         at = {s.name: s["sh_addr"] for s in elf.iter_sections()}
     assert size[".vectors"] == 64 and at[".vectors"] == board.flash.origin
-    assert size[".stack"] == board.stack_bytes and at[".stack"] == board.ram.origin
+    assert size[".stack"] == board.stack_bytes and at[".stack"] == board.ram.origin + 32
     assert size[".bss"] >= 2456

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,14 @@ def refused(model: Any, url: str, timeout: float = 0.5) -> str:
 def until_closed(wire: socket.socket) -> None:
     while wire.recv(4096):
         pass
+
+
+def test_importing_the_link_loads_no_serial_library() -> None:
+    code = (
+        "import sys, edgesnn.runtime.link, edgesnn.targets.emulator\n"
+        "sys.exit(bool({'serial', 'cobs'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_no_such_port(hand_model: Any) -> None:

@@ -5,7 +5,12 @@
 #define SCB_VTOR (*(volatile uint32_t *)0xE000ED08u)
 #define SCB_CFSR (*(volatile uint32_t *)0xE000ED28u)
 
-extern uint32_t bsp_stack_bottom[], bsp_stack_top[];
+#define MPU_TYPE (*(volatile uint32_t *)0xE000ED90u)
+#define MPU_CTRL (*(volatile uint32_t *)0xE000ED94u)
+#define MPU_RBAR (*(volatile uint32_t *)0xE000ED9Cu)
+#define MPU_RASR (*(volatile uint32_t *)0xE000EDA0u)
+
+extern uint32_t bsp_stack_guard[], bsp_stack_bottom[], bsp_stack_top[];
 extern const uint32_t bsp_data_load[];
 extern uint32_t bsp_data_start[], bsp_data_end[];
 extern uint32_t bsp_bss_start[], bsp_bss_end[];
@@ -32,6 +37,22 @@ static uint32_t stack_pointer(void) {
   return sp;
 }
 
+/* A stack that outgrows its reserve faults at once, also where nothing or another's data lies below it. */
+static void guard_stack(void) {
+#if defined(__ARM_ARCH_7M__) || defined(__ARM_ARCH_7EM__)
+  if ((MPU_TYPE & 0xFF00u) != 0u) {
+    MPU_RBAR = (uint32_t)(uintptr_t)bsp_stack_guard | 0x10u; /* region 0 */
+    MPU_RASR = (1u << 28) | (4u << 1) | 1u;                  /* 32 bytes, no access, on */
+    MPU_CTRL = 5u;                                           /* on, all else as without */
+    __asm__ volatile("dsb\n isb" ::: "memory");
+  }
+#elif defined(__ARM_ARCH_8M_MAIN__) || defined(__ARM_ARCH_8_1M_MAIN__)
+  __asm__ volatile("msr msplim, %0" : : "r"(bsp_stack_bottom));
+#else
+  (void)bsp_stack_guard; /* no hardware for it */
+#endif
+}
+
 void bsp_reset(void) {
 #if !defined(__ARM_ARCH_6M__)
   SCB_VTOR = (uint32_t)(uintptr_t)vectors;
@@ -48,6 +69,7 @@ void bsp_reset(void) {
   for (uint32_t *at = bsp_stack_bottom; at < limit; ++at) {
     *at = STACK_PAINT;
   }
+  guard_stack();
   bsp_uart_init();
   (void)main();
   for (;;) {
