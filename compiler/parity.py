@@ -1,4 +1,4 @@
-"""Bit-exact comparison of engines: against the interpreter on one sample, or over random programs.
+"""Parity: engines against the interpreter over random programs, every spike.
 
 `python -m edgesnn.compiler.parity --count 200` compiles random programs for the host and for an emulated
 board and prints one line per mismatch; a port to a new target is done when it prints none.
@@ -13,61 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from edgesnn.compiler import ir
 from edgesnn.compiler.build import compile_program
+from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.random_program import random_program, random_samples
-from edgesnn.runtime.engine import Engine, Trace
+from edgesnn.runtime.engine import Engine
 from edgesnn.runtime.host import HostEngine
-
-
-def differences(expected: Trace, found: Trace, *, spikes: bool) -> list[str]:
-    """What differs, in words; empty when bit for bit equal. `spikes` compares every event of every node."""
-    a, b = expected.decision, found.decision
-    out = []
-    if a.label != b.label:
-        out.append(f"class {b.label}, expected {a.label}")
-    if a.step != b.step:
-        out.append(f"stopping timestep {b.step}, expected {a.step}")
-    if a.exited != b.exited:
-        out.append(f"exited is {b.exited}, expected {a.exited}")
-    if not np.array_equal(a.membranes, b.membranes):
-        k = _first(a.membranes, b.membranes)
-        out.append(f"output membrane {k} is {_at(b.membranes, k)}, expected {_at(a.membranes, k)}")
-    for what, x, y in (("events", a.events, b.events), ("SOPs", a.sops, b.sops)):
-        if not np.array_equal(x, y):
-            i = _first(x, y)
-            out.append(f"node {i} has {_at(y, i)} {what}, expected {_at(x, i)}")
-    if spikes:
-        out += _spike_differences(expected, found)
-    return out
-
-
-def _spike_differences(expected: Trace, found: Trace) -> list[str]:
-    if len(expected.events) != len(found.events):
-        return [f"{len(found.events)} timesteps traced, expected {len(expected.events)}"]
-    for t, (step, other) in enumerate(zip(expected.events, found.events, strict=True), start=1):
-        if len(step) != len(other):
-            return [f"t={t}: {len(other)} nodes traced, expected {len(step)}"]
-        for node, (x, y) in enumerate(zip(step, other, strict=True)):
-            if not np.array_equal(x, y):
-                odd = np.setxor1d(x, y)[:4].tolist()
-                return [
-                    f"t={t}, node {node}: {len(y)} events, expected {len(x)}; differing addresses {odd}"
-                ]
-    return []
-
-
-def _first(x: np.ndarray, y: np.ndarray) -> int:
-    if x.shape != y.shape:
-        return 0
-    return int(np.flatnonzero(x != y)[0])
-
-
-def _at(x: np.ndarray, i: int) -> object:
-    return int(x[i]) if i < len(x) else "missing"
 
 
 @dataclass
@@ -95,18 +47,17 @@ def check_parity(
     inputs = random_samples(program, samples, seed)
     report = ParityReport()
     reference = Interpreter(program)
+    names = [node.name for node in program.nodes]
     with ExitStack() as stack:
         engine = _engine(program, target, folder / target, codegen, toolchain, stack)
         for i, x in enumerate(inputs):
             expected = reference.trace(x)
             found = engine.trace(x)
-            odd = differences(expected, found, spikes=True)
-            odd += differences(expected, Trace(engine.infer(x)), spikes=False)
+            odd = trace_difference(expected, found, names)
+            odd = odd or decision_difference(expected.decision, engine.infer(x))
             report.samples += 1
-            if odd:
-                report.mismatches.append(
-                    f"{program.name} on {target}, sample {i}: {'; '.join(odd)}"
-                )
+            if odd is not None:
+                report.mismatches.append(f"{program.name} on {target}, sample {i}: {odd}")
     return report
 
 

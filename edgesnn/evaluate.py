@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.esnn_file import load_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data import Dataset, load
-from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.runtime.engine import Decision
 from edgesnn.runtime.session import Session, frame_shape, input_text
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
@@ -126,42 +127,6 @@ def run(
         "sops_mean": float(tally.sops.sum() / tally.count),
         "encoder_macs": session.bundle.encoder_macs,
     }
-
-
-def decision_difference(want: Decision, got: Decision) -> str | None:
-    """The first thing in which two decisions differ, in words; None when they are equal."""
-    for name, a, b in (
-        ("class", want.label, got.label),
-        ("step", want.step, got.step),
-        ("exited", want.exited, got.exited),
-    ):
-        if a != b:
-            return f"{name} is {b}, not {a}"
-    for name, left, right in (
-        ("membrane of class", want.membranes, got.membranes),
-        ("events of node", want.events, got.events),
-        ("synaptic operations of node", want.sops, got.sops),
-    ):
-        if left.shape != right.shape:
-            return f"{name}: {right.size} values, not {left.size}"
-        where = np.flatnonzero(left != right)
-        if where.size:
-            i = int(where[0])
-            return f"{name} {i} is {right[i]}, not {left[i]}"
-    return None
-
-
-def trace_difference(want: Trace, got: Trace, names: list[str]) -> str | None:
-    """The first event or value in which two traces differ, in words; None when they are equal."""
-    for t, (left, right) in enumerate(zip(want.events, got.events, strict=False), start=1):
-        for name, a, b in zip(names, left, right, strict=True):
-            if not np.array_equal(a, b):
-                odd = np.setxor1d(a, b)
-                which = f", first at address {odd[0]}" if odd.size else ""
-                return f"step {t}, node {name}: {b.size} events, not {a.size}{which}"
-    if len(want.events) != len(got.events):
-        return f"{len(got.events)} steps, not {len(want.events)}"
-    return decision_difference(want.decision, got.decision)
 
 
 def verify(
