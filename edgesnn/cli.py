@@ -372,7 +372,7 @@ def profile(
         bundle: The folder that `edgesnn compile` wrote.
         data: digits, mnist, fashion-mnist, or the path of an .npz; default random frames.
         split: test or train.
-        samples: The first N samples; default 100.
+        samples: The first N samples; default all (100 random frames).
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         port: Where a board answers: a serial device or any URL that pyserial takes.
         board: The board to emulate.
@@ -385,8 +385,7 @@ def profile(
     if out is not None:
         profiling.check_report_folder(Path(out))
     with _quiet_stdout(json), Session(bundle, port, board) as session:
-        count = samples or evaluate.RANDOM_SAMPLES if samples != 0 else 0
-        x, _, what = evaluate.load_samples(session, data, split, count, data_dir)
+        x, _, what = evaluate.load_samples(session, data, split, samples, data_dir)
         report = profiling.profile(session, x, what, evaluate.counted)
     text = StringIO()
     _print_profile(report, text)

@@ -62,6 +62,7 @@ def profile(
             report["microseconds"] = {k: 1e6 * v for k, v in seconds.items()}
     report["resolution"] = counter.per_tick if counter is not None else None
     report["per_layer"] = _per_layer(session, x[:LAYER_SAMPLES], tally, unit)
+    report["per_layer_samples"] = min(LAYER_SAMPLES, tally.count) if counter is not None else None
     report["timesteps"] = tally.timesteps()
     report["spikes_per_neuron"] = tally.spikes_per_neuron()
     report["sops_mean"] = float(tally.sops.sum() / tally.count)

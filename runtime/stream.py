@@ -376,7 +376,7 @@ class Stream:
             closed.set()
             reader.join(timeout=10 * _POLL)
             opened.close()
-            totals.seconds, totals.damaged = time.monotonic() - start, opened.damaged
+            totals.damaged = opened.damaged
 
 
 def _one_line(e: BaseException) -> str:

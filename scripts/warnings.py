@@ -1,0 +1,51 @@
+"""`make warnings`: the C core, firmware and board support with every warning an error, on both machines."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from edgesnn.targets.board import list_boards
+from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.target import TARGETS, find_target
+from edgesnn.targets.toolchain import find_toolchain
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "runtime" / "c"
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-O2")
+# firmware.c includes the header of a generated model; this one stands for it.
+MODEL = ROOT / "tests" / "board"
+
+
+def main() -> int:
+    count = 0
+    with tempfile.TemporaryDirectory() as folder:
+        obj = str(Path(folder) / "out.o")
+        for target in TARGETS:
+            tools = find_toolchain(target)
+            sources = sorted(CORE.glob("*.c"))
+            if target.kind == "host":
+                sources = [s for s in sources if s.name != "firmware.c"]
+                for source in sources:
+                    tools.compile(str(source), obj, [*STRICT, "-I", str(CORE)], ROOT)
+                    count += 1
+                continue
+            for board in list_boards():
+                if find_target(board.target) is not target:
+                    continue
+                folders = [CORE, MODEL, *board.includes]
+                include = [word for f in folders for word in ("-I", str(f))]
+                every = [s for s in sources if s.name != "esnn_host.c"] + [*board.sources]
+                for source in every:
+                    tools.compile(str(source), obj, [*STRICT, *board.cflags, *include], ROOT)
+                    count += 1
+    print(f"{count} compilations without a warning")
+    return 0 if count else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EdgesnnError as e:
+        sys.exit(str(e))
