@@ -44,7 +44,7 @@ def test_unknown_exit() -> None:
         decode(U, "rate", 1.0)
 
 
-def test_the_chosen_value_is_the_fastest_within_a_tenth_of_a_point() -> None:
+def test_the_chosen_value_is_the_fastest_of_the_good_ones() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, 400)
     right = np.eye(4)[y]
@@ -57,8 +57,8 @@ def test_the_chosen_value_is_the_fastest_within_a_tenth_of_a_point() -> None:
             out = decode(u, kind, value)
             tried.append((float((out.labels == y).mean()), float(out.steps.mean())))
         best = max(a for a, _ in tried)
-        fastest = min(s for a, s in tried if a >= best - 0.001)
+        fastest = min(s for a, s in tried if a >= best - 1 / 400 - 1e-9)
         assert chosen.mean_steps == fastest
         out = decode(u, kind, chosen.value)
         assert (chosen.accuracy, chosen.mean_steps) == ((out.labels == y).mean(), out.steps.mean())
-        assert chosen.accuracy >= best - 0.001
+        assert chosen.accuracy >= best - 1 / 400 - 1e-9
