@@ -28,7 +28,8 @@ class NodeBounds:
     can emit in a step, the size of its queue. lo, hi: int64[C], bounds of membrane or encoder accumulator
     over every partial sum of every step (None for nodes without one). width: "int16" or "int32", or None.
     sops_per_step, sops_per_inference: synaptic operations delivered into this node at worst.
-    macs: multiply-accumulates of an encoder, once per inference, counted inside the map.
+    macs: multiply-accumulates of an encoder, once per inference, counted inside the map. sums: the width
+    of an encoder's sums of weighted samples.
     """
 
     shape: ir.Shape
@@ -40,6 +41,7 @@ class NodeBounds:
     sops_per_step: int = 0
     sops_per_inference: int = 0
     macs: int = 0
+    sums: str | None = None
 
     @property
     def neurons(self) -> int:
@@ -120,8 +122,22 @@ def leak_interval(lo: np.ndarray, hi: np.ndarray, leak: ir.Shifts) -> tuple[np.n
     return np.minimum(low, 0), np.maximum(high, 0)
 
 
+def leak_bounds(
+    lo: np.ndarray, hi: np.ndarray, leaks: tuple[ir.Shifts, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`leak_interval` for one leak for all channels, or one per channel."""
+    if len(leaks) == 1:
+        return leak_interval(lo, hi, leaks[0])
+    each = [leak_interval(lo[c], hi[c], leak) for c, leak in enumerate(leaks)]
+    return np.array([low for low, _ in each]), np.array([high for _, high in each])
+
+
 def membrane_bounds(
-    below: np.ndarray, above: np.ndarray, bias: np.ndarray, leak: ir.Shifts, timesteps: int
+    below: np.ndarray,
+    above: np.ndarray,
+    bias: np.ndarray,
+    leaks: tuple[ir.Shifts, ...],
+    timesteps: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided bounds of a membrane over T steps and over every partial sum, int64[C] each.
 
@@ -133,7 +149,7 @@ def membrane_bounds(
     hi = np.zeros_like(above)
     seen_lo, seen_hi = lo, hi
     for _ in range(timesteps):
-        lo, hi = leak_interval(lo, hi, leak)
+        lo, hi = leak_bounds(lo, hi, leaks)
         lo, hi = lo + below + np.minimum(bias, 0), hi + above + np.maximum(bias, 0)
         seen_lo, seen_hi = np.minimum(seen_lo, lo), np.maximum(seen_hi, hi)
         if max(int(seen_hi.max()), -int(seen_lo.min())) > 1 << 40:
@@ -164,20 +180,23 @@ def prove(program: ir.Program) -> Bounds:
             out[node.name] = NodeBounds(shape, 0, 0)
         elif isinstance(node, ir.EventInput):
             out[node.name] = NodeBounds(shape, 1, ir.size(shape))
-        elif isinstance(node, ir.LatencyEncoder):
+        elif isinstance(node, ir.Encoder):
             out[node.name] = _encoder(program, node, shape, shapes)
         elif isinstance(node, ir.OrPool):
             out[node.name] = NodeBounds(shape, 1, ir.size(shape))
         elif isinstance(node, ir.SumPool):
             k = out[node.source].multiplicity * node.kernel**2
             out[node.name] = NodeBounds(shape, k, ir.size(shape) * k)
+        elif isinstance(node, ir.Merge):
+            k = sum(out[s].multiplicity for s in node.sources)
+            out[node.name] = NodeBounds(shape, k, sum(out[s].capacity for s in node.sources))
         else:
             out[node.name] = _population(program, node, shape, out)
     return Bounds(out, program.timesteps)
 
 
 def _encoder(
-    program: ir.Program, node: ir.LatencyEncoder, shape: ir.Shape, shapes: dict[str, ir.Shape]
+    program: ir.Program, node: ir.Encoder, shape: ir.Shape, shapes: dict[str, ir.Shape]
 ) -> NodeBounds:
     source = program.input
     assert isinstance(source, ir.SampleInput)
@@ -187,8 +206,13 @@ def _encoder(
     lo = np.minimum(np.minimum(w * low, w * high), 0).sum(axis=1)
     fan = fan_out(node.projection, shapes[source.name])
     macs = int(fan.sum()) * shapes[source.name][2]
+    sums = width_of(lo, hi, node.name)
+    if isinstance(node, ir.CurrentEncoder):
+        lo, hi = membrane_bounds(
+            lo, hi, node.bias.astype(np.int64), (node.leak,), program.timesteps
+        )
     width = width_of(lo, hi, node.name)
-    return NodeBounds(shape, 1, ir.size(shape), lo, hi, width, macs=macs)
+    return NodeBounds(shape, 1, ir.size(shape), lo, hi, width, macs=macs, sums=sums)
 
 
 def _population(
@@ -205,12 +229,11 @@ def _population(
             above + positive * source.multiplicity,
         )
         work = int(fan_out(p, source.shape).sum()) * source.shape[2] * source.multiplicity
-        once = isinstance(
-            program.node(p.source), ir.LatencyEncoder
-        )  # a unit spikes once per inference
+        once = ir.once_per_inference(program.node(p.source))
         step, total = step + work, total + work * (1 if once else program.timesteps)
-    lo, hi = membrane_bounds(below, above, node.bias.astype(np.int64), node.leak, program.timesteps)
+    leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
+    lo, hi = membrane_bounds(below, above, node.bias.astype(np.int64), leaks, program.timesteps)
     width = width_of(lo, hi, node.name)
-    capacity = ir.size(shape) if isinstance(node, ir.Lif) else 0
-    multiplicity = 1 if isinstance(node, ir.Lif) else 0
+    spikes = not isinstance(node, ir.Accumulator)
+    capacity, multiplicity = (ir.size(shape), 1) if spikes else (0, 0)
     return NodeBounds(shape, multiplicity, capacity, lo, hi, width, step, total)

@@ -47,7 +47,7 @@ def check_program(program: ir.Program) -> None:
         for source in ir.sources(node):
             _need(source in seen, node.name, f"source {source!r} stands before its reader")
         _check_node(program, node, seen)
-        seen[node.name] = _shape(node, seen)
+        seen[node.name] = ir.node_shape(node, seen)
         _need(min(seen[node.name]) >= 1, node.name, f"the map {seen[node.name]} is not empty")
         multiplicity[node.name] = _multiplicity(node, multiplicity)
         if isinstance(node, ir.OrPool):
@@ -83,7 +83,7 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
     for p in ir.projections(node):
         reads_samples = samples and p.source == program.input.name
         _need(
-            reads_samples == isinstance(node, ir.LatencyEncoder),
+            reads_samples == isinstance(node, ir.Encoder),
             node.name,
             "only encoders read samples",
         )
@@ -95,22 +95,39 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
         ordered = bool(np.all(np.diff(node.thresholds.astype(np.int64), axis=1) <= 0))
         _need(ordered, node.name, "thresholds do not increase with the timestep")
         _need(node.pool >= 1, node.name, "pool is at least 1")
-    elif isinstance(node, ir.Lif | ir.Accumulator):
-        _need(len(node.projections) >= 1, node.name, "at least one projection delivers")
-        targets = {ir.conv_shape(p, seen[p.source]) for p in node.projections}
+    elif isinstance(node, ir.CurrentEncoder | ir.Population):
+        into = ir.projections(node)
+        _need(len(into) >= 1, node.name, "at least one projection delivers")
+        targets = {ir.conv_shape(p, seen[p.source]) for p in into}
         _need(len(targets) == 1, node.name, "all projections deliver into the same map")
         channels = targets.pop()[2]
         _array(node.name, "bias", node.bias, "int32", (channels,))
-        terms = node.leak
-        ok = len(terms) <= 3 and all(s in (-1, 1) and 0 <= k <= 31 for s, k in terms)
-        _need(ok, node.name, "leak is at most three (sign, shift) terms, shift 0...31")
-        if isinstance(node, ir.Lif):
+        if isinstance(node, ir.Accumulator):
+            ok = len(node.leaks) in (1, channels)
+            _need(ok, node.name, "leaks holds one leak, or one per class")
+            for terms in node.leaks:
+                _check_leak(node.name, terms)
+        else:
+            _check_leak(node.name, node.leak)
             _array(node.name, "threshold", node.threshold, "int32", (channels,))
             _need(bool(np.all(node.threshold >= 1)), node.name, "every threshold is at least 1")
-    elif isinstance(node, ir.OrPool | ir.SumPool):
-        _need(node.kernel >= 1 and node.stride >= 1, node.name, "kernel and stride are at least 1")
-        ok = node.source != program.input.name or not samples
-        _need(ok, node.name, "pooling reads events")
+        if isinstance(node, ir.Lif | ir.CurrentEncoder):
+            _need(node.reset in ("soft", "hard"), node.name, "reset is soft or hard")
+    else:
+        if isinstance(node, ir.Merge):
+            _need(len(node.sources) >= 2, node.name, "a merge has at least two sources")
+            same = len({seen[s] for s in node.sources}) == 1
+            _need(same, node.name, "a merge's sources are maps of one shape")
+        else:
+            ok = node.kernel >= 1 and node.stride >= 1
+            _need(ok, node.name, "kernel and stride are at least 1")
+        reads_samples = samples and program.input.name in ir.sources(node)
+        _need(not reads_samples, node.name, "operators read events")
+
+
+def _check_leak(where: str, terms: ir.Shifts) -> None:
+    ok = len(terms) <= 3 and all(s in (-1, 1) and 0 <= k <= 31 for s, k in terms)
+    _need(ok, where, "leak is at most three (sign, shift) terms, shift 0...31")
 
 
 def _check_projection(where: str, p: ir.Projection, source: ir.Shape) -> None:
@@ -143,26 +160,20 @@ def _array(where: str, name: str, a: np.ndarray, dtype: str, shape: tuple[int, .
     _need(ok, where, f"{name} is {dtype}{list(shape)}, found {found}")
 
 
-def _shape(node: ir.Node, seen: dict[str, ir.Shape]) -> ir.Shape:
-    if isinstance(node, ir.SampleInput | ir.EventInput):
-        return node.shape
-    if isinstance(node, ir.OrPool | ir.SumPool):
-        return ir.pool_shape(seen[node.source], node.kernel, node.stride)
-    p = ir.projections(node)[0]
-    full = ir.conv_shape(p, seen[p.source])
-    return (
-        ir.pool_shape(full, node.pool, node.pool) if isinstance(node, ir.LatencyEncoder) else full
-    )
-
-
 def _multiplicity(node: ir.Node, seen: dict[str, int]) -> int:
     """Events that one unit can emit in one step."""
     if isinstance(node, ir.SumPool):
         return seen[node.source] * node.kernel**2
+    if isinstance(node, ir.Merge):
+        return sum(seen[s] for s in node.sources)
     return 1
 
 
 def _check_readout(program: ir.Program) -> None:
+    if isinstance(program.readout, ir.Rate):
+        summed = program.output.leaks == (((1, 0),),)
+        _need(summed, "readout", "a rate readout sums its currents: the output's leak is one")
+        return
     value = program.readout.value
     ok = isinstance(value, int) and -(2**31) <= value < 2**31
     _need(ok, "readout", "value is an int32")

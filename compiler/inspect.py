@@ -14,11 +14,16 @@ _KINDS = {
     ir.SampleInput: "input",
     ir.EventInput: "input",
     ir.LatencyEncoder: "encoder",
+    ir.CurrentEncoder: "encoder",
     ir.Lif: "spiking",
+    ir.Amos: "spiking",
     ir.OrPool: "operator",
     ir.SumPool: "operator",
+    ir.Merge: "operator",
     ir.Accumulator: "output",
 }
+
+_READOUTS = {ir.FirstSpike: "first-spike", ir.Margin: "margin", ir.Rate: "rate"}
 
 
 def node_kind(node: ir.Node) -> str:
@@ -87,10 +92,8 @@ def describe(program: ir.Program) -> dict[str, Any]:
             for node in program.nodes
         ],
         "readout": {
-            "kind": {"FirstSpike": "first-spike", "Margin": "margin"}[
-                type(program.readout).__name__
-            ],
-            "value": program.readout.value,
+            "kind": _READOUTS[type(program.readout)],
+            "value": getattr(program.readout, "value", None),
         },
         "bounds": bounds_report(program, bounds),
         "arena_bytes": plan.arena_bytes,

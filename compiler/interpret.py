@@ -44,10 +44,20 @@ def windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
 
 def readout(rule: ir.Readout, u: np.ndarray) -> tuple[int, bool]:
     """(leading class, criterion met) for output membranes u int64[classes]; ties to the lowest index."""
+    if isinstance(rule, ir.Rate):
+        return int(u.argmax()), False
     if isinstance(rule, ir.FirstSpike):
         return int(u.argmax()), bool(u.max() >= rule.value)
     first, second = np.sort(u)[::-1][:2]
     return int(u.argmax()), bool(first - second >= rule.value)
+
+
+def spike(node: ir.Lif | ir.CurrentEncoder, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(spikes, membranes after the reset) of an integrate-and-fire population."""
+    emitted = (u >= node.threshold).astype(np.int64)
+    if node.reset == "hard":
+        return emitted, np.where(emitted == 1, 0, u)
+    return emitted, u - emitted * node.threshold.astype(np.int64)
 
 
 class Interpreter:
@@ -91,6 +101,13 @@ class Interpreter:
                     if t == 1:
                         state[node.name] = self._spike_times(node, sample)
                     emitted = (state[node.name] == t).astype(np.int64)
+                elif isinstance(node, ir.CurrentEncoder):
+                    if t == 1:
+                        state[node.name + ".current"] = self._accumulate(node, sample)
+                    u = self._leaked(node, state) + state[node.name + ".current"]
+                    emitted, state[node.name] = spike(node, u)
+                elif isinstance(node, ir.Merge):
+                    emitted = sum((counts[s] for s in node.sources), np.zeros((), dtype=np.int64))
                 elif isinstance(node, ir.OrPool):
                     pooled = windows(counts[node.source], node.kernel, node.stride)
                     emitted = pooled.max(axis=(3, 4))
@@ -98,16 +115,21 @@ class Interpreter:
                     pooled = windows(counts[node.source], node.kernel, node.stride)
                     emitted = pooled.sum(axis=(3, 4))
                 else:
-                    u = state.get(node.name, np.zeros(self._shapes[node.name], dtype=np.int64))
-                    u = ir.leak_apply(u, node.leak) + node.bias.astype(np.int64)
+                    u = self._leaked(node, state)
                     for p, fan in zip(node.projections, self._fan[node.name], strict=True):
                         u = u + project(p, counts[p.source])
                         sops[i] += int((counts[p.source] * fan).sum())
-                    if isinstance(node, ir.Lif):
-                        emitted = (u >= node.threshold).astype(np.int64)
-                        u = u - emitted * node.threshold.astype(np.int64)
-                    else:
+                    if isinstance(node, ir.Accumulator):
                         emitted = np.zeros(0, dtype=np.int64)
+                    elif isinstance(node, ir.Amos):
+                        fired = state.get(node.name + ".fired", np.zeros_like(u))
+                        reached = u >= node.threshold
+                        if node.forced and t == program.timesteps:
+                            reached = np.ones_like(reached)
+                        emitted = (reached & (fired == 0)).astype(np.int64)
+                        state[node.name + ".fired"] = fired + emitted
+                    else:
+                        emitted, u = spike(node, u)
                     state[node.name] = u
                 counts[node.name] = emitted
                 events[i] += int(emitted.sum())
@@ -120,13 +142,29 @@ class Interpreter:
                 return Trace(Decision(label, t, exited, u.copy(), events, sops), history)
         raise AssertionError("unreachable: a legal program has at least one timestep")
 
-    def _spike_times(self, node: ir.LatencyEncoder, sample: np.ndarray) -> np.ndarray:
+    def _accumulate(self, node: ir.Encoder, sample: np.ndarray) -> np.ndarray:
+        """The encoder's projection of x - zero_point, before any pooling."""
         source = self.program.input
         assert isinstance(source, ir.SampleInput)
         x = np.asarray(sample).reshape(source.shape).astype(np.int64) - source.zero_point
-        a = windows(project(node.projection, x), node.pool, node.pool).max(axis=(3, 4))
+        return project(node.projection, x)
+
+    def _spike_times(self, node: ir.LatencyEncoder, sample: np.ndarray) -> np.ndarray:
+        a = windows(self._accumulate(node, sample), node.pool, node.pool).max(axis=(3, 4))
         reached = a[..., None] >= node.thresholds.astype(np.int64)
         return 1 + (~reached).sum(axis=-1)  # thresholds do not increase: reached stays reached
+
+    def _leaked(
+        self, node: ir.CurrentEncoder | ir.Population, state: dict[str, np.ndarray]
+    ) -> np.ndarray:
+        """leak(u) + bias; the membranes start at 0."""
+        u = state.get(node.name, np.zeros(self._shapes[node.name], dtype=np.int64))
+        leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
+        if len(leaks) == 1:
+            u = ir.leak_apply(u, leaks[0])
+        else:
+            u = np.stack([ir.leak_apply(u[..., c], leak) for c, leak in enumerate(leaks)], axis=-1)
+        return u + node.bias.astype(np.int64)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -92,10 +92,27 @@ class LatencyEncoder:
 
 
 @dataclass(frozen=True, eq=False)
-class Lif:
-    """Leaky integrate-and-fire with soft reset (LE/TAD paper, eqs. 2-4, in integers):
+class CurrentEncoder:
+    """Direct coding: the layer's output on the samples is a constant current into spiking neurons,
 
-    u <- leak(u) + sum of arriving weights + bias;  spike where u >= threshold;  u <- u - threshold there.
+    i = projection(x - zero_point) + bias, once per inference; then in every step u <- leak(u) + i, spike
+    where u >= threshold, reset as in Lif. threshold >= 1 and bias are int32[C].
+    """
+
+    name: str
+    projection: Projection
+    leak: Shifts
+    threshold: np.ndarray
+    bias: np.ndarray
+    reset: str = "soft"
+
+
+@dataclass(frozen=True, eq=False)
+class Lif:
+    """Leaky integrate-and-fire (LE/TAD paper, eqs. 2-4, in integers):
+
+    u <- leak(u) + sum of arriving weights + bias;  spike where u >= threshold;  there the reset is "soft",
+    u <- u - threshold, or "hard", u <- 0.
 
     leak(u) = sum of sign * (u >> shift) over `leak` = ((sign, shift), ...), at most three terms, each floored
     by itself; ((1, 0),) is an integrate-and-fire neuron. threshold >= 1 and bias are int32[C].
@@ -106,15 +123,35 @@ class Lif:
     leak: Shifts
     threshold: np.ndarray
     bias: np.ndarray
+    reset: str = "soft"
 
 
 @dataclass(frozen=True, eq=False)
-class Accumulator:
-    """Output membranes U <- leak(U) + sum of arriving weights + bias; no threshold, no reset."""
+class Amos:
+    """At-most-one-spike neuron (AMOS paper, eqs. 1-4, in integers): u <- leak(u) + sum of weights + bias;
+
+    the first u >= threshold of an inference is the neuron's only spike; there is no reset. With `forced` a
+    neuron that has not fired by T fires at T (eq. 7). The paper's input gain 1 / tau_m is part of the weights.
+    """
 
     name: str
     projections: tuple[Projection, ...]
     leak: Shifts
+    threshold: np.ndarray
+    bias: np.ndarray
+    forced: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulator:
+    """Output membranes U <- leak(U) + sum of arriving weights + bias; no threshold, no reset.
+
+    `leaks` holds one leak for all classes, or one per class (temporal selector decoder, AMOS paper).
+    """
+
+    name: str
+    projections: tuple[Projection, ...]
+    leaks: tuple[Shifts, ...]
     bias: np.ndarray
 
 
@@ -142,6 +179,17 @@ class SumPool:
 
 
 @dataclass(frozen=True, eq=False)
+class Merge:
+    """Addition of spike trains (SEW): the events of all sources, maps of one shape, in one queue.
+
+    Nothing is added up as a number: an address that two sources emit stands twice.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class FirstSpike:
     """Stop in the first step in which some U >= value; the answer is argmax U, ties to the lowest index.
 
@@ -158,15 +206,32 @@ class Margin:
     value: int
 
 
+@dataclass(frozen=True, eq=False)
+class Rate:
+    """Never stop early: after all T steps argmax U, U the sum of the output currents (leak one)."""
+
+
 Input = SampleInput | EventInput
-Population = Lif | Accumulator
-Operator = OrPool | SumPool
-Node = SampleInput | EventInput | LatencyEncoder | Lif | Accumulator | OrPool | SumPool
-Readout = FirstSpike | Margin
+Encoder = LatencyEncoder | CurrentEncoder
+Population = Lif | Amos | Accumulator
+Operator = OrPool | SumPool | Merge
+Node = (
+    SampleInput
+    | EventInput
+    | LatencyEncoder
+    | CurrentEncoder
+    | Lif
+    | Amos
+    | Accumulator
+    | OrPool
+    | SumPool
+    | Merge
+)
+Readout = FirstSpike | Margin | Rate
 
 NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}  # type: ignore[attr-defined]
 PROJECTION_KINDS: dict[str, type] = {"Dense": Dense, "Conv": Conv}
-READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin}
+READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin, "Rate": Rate}
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,15 +276,17 @@ class Program:
 
 def projections(node: Node) -> tuple[Projection, ...]:
     """The projections that deliver into this node, possibly none."""
-    if isinstance(node, LatencyEncoder):
+    if isinstance(node, Encoder):
         return (node.projection,)
-    return node.projections if isinstance(node, Lif | Accumulator) else ()
+    return node.projections if isinstance(node, Population) else ()
 
 
 def sources(node: Node) -> tuple[str, ...]:
     """Names of the nodes whose events (or samples) this node reads."""
     if isinstance(node, OrPool | SumPool):
         return (node.source,)
+    if isinstance(node, Merge):
+        return node.sources
     return tuple(p.source for p in projections(node))
 
 
@@ -239,20 +306,30 @@ def pool_shape(shape: Shape, kernel: int, stride: int) -> Shape:
     return ((shape[0] - kernel) // stride + 1, (shape[1] - kernel) // stride + 1, shape[2])
 
 
+def node_shape(node: Node, seen: dict[str, Shape]) -> Shape:
+    """Map shape (H, W, C) of a node, given those of its sources."""
+    if isinstance(node, SampleInput | EventInput):
+        return node.shape
+    if isinstance(node, OrPool | SumPool):
+        return pool_shape(seen[node.source], node.kernel, node.stride)
+    if isinstance(node, Merge):
+        return seen[node.sources[0]]
+    first = projections(node)[0]
+    full = conv_shape(first, seen[first.source])
+    return pool_shape(full, node.pool, node.pool) if isinstance(node, LatencyEncoder) else full
+
+
 def shapes(program: Program) -> dict[str, Shape]:
     """Map shape (H, W, C) of every node, by name."""
     out: dict[str, Shape] = {}
     for node in program.nodes:
-        if isinstance(node, SampleInput | EventInput):
-            out[node.name] = node.shape
-        elif isinstance(node, LatencyEncoder):
-            full = conv_shape(node.projection, out[node.projection.source])
-            out[node.name] = pool_shape(full, node.pool, node.pool)
-        elif isinstance(node, OrPool | SumPool):
-            out[node.name] = pool_shape(out[node.source], node.kernel, node.stride)
-        else:
-            out[node.name] = conv_shape(node.projections[0], out[node.projections[0].source])
+        out[node.name] = node_shape(node, out)
     return out
+
+
+def once_per_inference(node: Node) -> bool:
+    """Whether a unit of this node can emit only one event in a whole inference."""
+    return isinstance(node, LatencyEncoder | Amos)
 
 
 def size(shape: Shape) -> int:

@@ -46,11 +46,11 @@ class Plan:
         return self.buffers[name].offset
 
 
-def strip_elements(node: ir.LatencyEncoder, source: ir.Shape) -> int:
-    """Accumulators of the encoder's strip: `pool` rows with their margins."""
-    layout = scatter_conv(node.projection, source)
+def strip_elements(p: ir.Projection, source: ir.Shape, rows: int) -> int:
+    """Sums in an encoder's strip of `rows` rows with their margins."""
+    layout = scatter_conv(p, source)
     columns, _ = layout.strip
-    return node.pool * columns * layout.target[2]
+    return rows * columns * layout.target[2]
 
 
 def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
@@ -83,13 +83,20 @@ def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
             queue_end = end  # filled between steps
             wanted.append(Buffer(f"{name}.bitmap", "uint8", -(-b.neurons // 8), 0, end))
         elif isinstance(node, ir.LatencyEncoder):
-            strip = strip_elements(node, shapes[node.projection.source])
-            wanted.append(Buffer(f"{name}.strip", str(b.width), strip, i, i))
+            strip = strip_elements(node.projection, shapes[node.projection.source], node.pool)
+            wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
             wanted.append(Buffer(f"{name}.times", "uint8", -(-b.neurons // 4) * 4, 0, end))
+        elif isinstance(node, ir.CurrentEncoder):
+            strip = strip_elements(node.projection, shapes[node.projection.source], 1)
+            wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
+            wanted.append(Buffer(f"{name}.current", str(b.sums), b.neurons, 0, end))
+            wanted.append(Buffer(f"{name}.u", str(b.width), b.neurons, 0, end))
         elif isinstance(node, ir.OrPool):
             wanted.append(Buffer(f"{name}.seen", "uint8", b.neurons, i, i))
-        elif isinstance(node, ir.Lif | ir.Accumulator):
+        elif isinstance(node, ir.Population):
             wanted.append(Buffer(f"{name}.u", str(b.width), b.neurons, 0, end))
+            if isinstance(node, ir.Amos):
+                wanted.append(Buffer(f"{name}.fired", "uint8", b.neurons, 0, end))
         if b.capacity:
             first = 0 if isinstance(node, ir.EventInput) else i
             wanted.append(Buffer(f"{name}.queue", bounds.event_dtype, b.capacity, first, queue_end))

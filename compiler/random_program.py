@@ -7,8 +7,6 @@ and busy layers.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from edgesnn.compiler import ir
@@ -64,87 +62,135 @@ def random_samples(program: ir.Program, count: int, seed: int) -> list[np.ndarra
 
 
 def _draw(rng: np.random.Generator, name: str) -> ir.Program:
-    timesteps = int(rng.choice([1, 2, 4, 4, 7]))
-    shape = tuple(
-        int(v) for v in (rng.integers(3, 11), rng.integers(3, 11), rng.choice([1, 2, 3, 4]))
-    )
-    if rng.random() < 0.2:
-        shape = (1, shape[1] * 2, shape[2])  # a 1-D signal
-    nodes: list[ir.Node] = []
-    maps: dict[str, ir.Shape] = {}
-    rates: dict[str, float] = {}
-    multiplicity: dict[str, int] = {}
+    return _Draw(rng).program(name)
 
-    def add(node: ir.Node, shape: ir.Shape, rate: float, many: int = 1) -> str:
-        nodes.append(node)
-        maps[node.name], rates[node.name], multiplicity[node.name] = shape, rate, many
+
+class _Draw:
+    """One program in the making: nodes so far, and what is needed to choose sensible thresholds."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.timesteps = int(rng.choice([1, 2, 4, 4, 7]))
+        self.nodes: list[ir.Node] = []
+        self.maps: dict[str, ir.Shape] = {}
+        self.rates: dict[str, float] = {}  # expected events per unit and step
+        self.multiplicity: dict[str, int] = {}
+
+    def program(self, name: str) -> ir.Program:
+        rng = self.rng
+        last = self._input()
+        for depth in range(int(rng.integers(0, 4))):
+            last = self._layer(depth, last)
+        output, readout = self._output()
+        return ir.Program(name, self.timesteps, (*self.nodes, output), readout)
+
+    def _add(self, node: ir.Node, rate: float, many: int = 1) -> str:
+        self.nodes.append(node)
+        self.maps[node.name] = ir.node_shape(node, self.maps)
+        self.rates[node.name], self.multiplicity[node.name] = rate, many
         return node.name
 
-    if rng.random() < 0.15:
-        last = add(ir.EventInput("events", shape), shape, 0.3)  # type: ignore[arg-type]
-    else:
+    def _chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def _leak(self) -> ir.Shifts:
+        return _LEAKS[int(self.rng.integers(len(_LEAKS)))]
+
+    def _reset(self) -> str:
+        return "hard" if self._chance(0.25) else "soft"
+
+    def _thresholds(self, channels: int, spread: float) -> np.ndarray:
+        theta = np.maximum(np.abs(self.rng.normal(0.5, 0.4, channels)) * spread, 1)
+        return np.minimum(theta, 2**30).astype(np.int32)
+
+    def _bias(self, channels: int, reach: int) -> np.ndarray:
+        on = int(self._chance(0.7))
+        return (self.rng.integers(-reach, reach + 1, channels) * on).astype(np.int32)
+
+    def _input(self) -> str:
+        rng = self.rng
+        h, w = int(rng.integers(3, 11)), int(rng.integers(3, 11))
+        c = int(rng.choice([1, 2, 3, 4]))
+        shape = (1, 2 * w, c) if self._chance(0.2) else (h, w, c)  # a 1-D signal, or a map
+        if self._chance(0.15):
+            return self._add(ir.EventInput("events", shape), 0.3)
         dtype = str(rng.choice(["uint8", "uint8", "int8", "int16"]))
         zero = int(rng.choice([0, 0, 3])) if dtype != "int8" else int(rng.integers(-5, 6))
-        add(ir.SampleInput("x", shape, dtype, 1.0, zero), shape, 1.0)  # type: ignore[arg-type]
-        projection = _projection(rng, "x", maps["x"])
-        full = ir.conv_shape(projection, maps["x"])
+        self._add(ir.SampleInput("x", shape, dtype, 1.0, zero), 1.0)
+        projection = _projection(rng, "x", shape)
+        full = ir.conv_shape(projection, shape)
+        spread = {"uint8": 90.0, "int8": 74.0, "int16": 18900.0}[dtype] * 40
+        spread *= np.sqrt(projection.weight[0].size)
+        if self._chance(0.25):
+            theta = self._thresholds(full[2], 2 * spread)
+            bias = self._bias(full[2], int(spread / 4))
+            encoder: ir.Encoder = ir.CurrentEncoder(
+                "encoder", projection, self._leak(), theta, bias, self._reset()
+            )
+            return self._add(encoder, 0.4)
         pool = int(rng.integers(1, max(2, min(full[0], full[1], 3) + 1)))
-        spread = {"uint8": 90.0, "int8": 74.0, "int16": 18900.0}[dtype]
-        scale = spread * 40 * np.sqrt(projection.weight[0].size)
-        steps = rng.normal(0.3, 1.0, (full[2], timesteps - 1)) * scale
+        steps = rng.normal(0.3, 1.0, (full[2], self.timesteps - 1)) * spread
         thresholds = -np.sort(-steps, axis=1)
         encoder = ir.LatencyEncoder("encoder", projection, thresholds.astype(np.int32), pool)
-        last = add(encoder, ir.pool_shape(full, pool, pool), 1 / timesteps)
-    for depth in range(int(rng.integers(0, 4))):
-        h, w, _ = maps[last]
-        draw = rng.random()
-        if draw < 0.35 and min(h, w) >= 2:
+        return self._add(encoder, 1 / self.timesteps)
+
+    def _layer(self, depth: int, last: str) -> str:
+        rng, (h, w, _) = self.rng, self.maps[last]
+        if self._chance(0.3) and min(h, w) >= 2:
             kernel, stride = int(rng.integers(1, min(h, w, 3) + 1)), int(rng.integers(1, 4))
-            kind = ir.SumPool if multiplicity[last] > 1 or rng.random() < 0.4 else ir.OrPool
-            pooled = ir.pool_shape(maps[last], kernel, stride)
-            many = multiplicity[last] * (kernel**2 if kind is ir.SumPool else 1)
-            last = add(kind(f"pool{depth}", last, kernel, stride), pooled, rates[last], many)
-            continue
-        projections = [_projection(rng, last, maps[last])]
-        target = ir.conv_shape(projections[0], maps[last])
-        if rng.random() < 0.3:  # a second projection, from any population before
-            sources = [n for n in maps if n != "x"]
-            source = str(rng.choice(sources))
+            many = self.multiplicity[last]
+            if many > 1 or self._chance(0.4):
+                pool: ir.Node = ir.SumPool(f"pool{depth}", last, kernel, stride)
+                return self._add(pool, self.rates[last] * kernel**2, many * kernel**2)
+            return self._add(ir.OrPool(f"pool{depth}", last, kernel, stride), self.rates[last])
+        twins = [n for n in self.maps if n != "x" and self.maps[n] == self.maps[last]]
+        if self._chance(0.25):
+            other = str(rng.choice(twins))
+            rate = self.rates[last] + self.rates[other]
+            many = self.multiplicity[last] + self.multiplicity[other]
+            return self._add(ir.Merge(f"merge{depth}", (last, other)), rate, many)
+        into = tuple(self._projections(last))
+        channels = ir.conv_shape(into[0], self.maps[last])[2]
+        spread = sum(40 * np.sqrt(p.weight[0].size * self.rates[p.source]) for p in into)
+        theta, bias = self._thresholds(channels, spread), self._bias(channels, 20)
+        if self._chance(0.3):
+            forced = self._chance(0.3)
+            amos = ir.Amos(f"amos{depth}", into, self._leak(), theta, bias, forced)
+            return self._add(amos, 1 / self.timesteps)
+        lif = ir.Lif(f"lif{depth}", into, self._leak(), theta, bias, self._reset())
+        return self._add(lif, 0.3)
+
+    def _projections(self, last: str) -> list[ir.Projection]:
+        """One projection from `last`, sometimes a second one from any spiking node before."""
+        out = [_projection(self.rng, last, self.maps[last])]
+        target = ir.conv_shape(out[0], self.maps[last])
+        if self._chance(0.3):
+            source = str(self.rng.choice([n for n in self.maps if n != "x"]))
+            shape = self.maps[source]
             if target[:2] == (1, 1):
-                weight = _weights(rng, (target[2], ir.size(maps[source])))
-                projections.append(ir.Dense(source, weight))
-            elif maps[source][:2] == target[:2]:
-                weight = _weights(rng, (target[2], 1, 1, maps[source][2]))
-                projections.append(ir.Conv(source, weight))
-        expected = sum(40 * np.sqrt(p.weight[0].size * rates[p.source]) for p in projections)
-        theta = np.maximum(np.abs(rng.normal(0.5, 0.4, target[2])) * expected, 1)
-        bias = rng.integers(-20, 21, target[2]) * int(rng.random() < 0.7)
-        lif = ir.Lif(
-            f"lif{depth}",
-            tuple(projections),
-            _LEAKS[int(rng.integers(len(_LEAKS)))],
-            theta.astype(np.int32),
-            bias.astype(np.int32),
-        )
-        last = add(lif, target, 0.3)
-    # Whatever nobody reads is read by the output, so that it is legal and its events are counted.
-    read = {s for n in nodes for s in ir.sources(n)}
-    unread = [n.name for n in nodes if n.name not in read and n.name != "x"]
-    classes = int(rng.integers(2, 12))
-    into = [ir.Dense(s, _weights(rng, (classes, ir.size(maps[s])))) for s in unread]
-    bias = rng.integers(-30, 31, classes).astype(np.int32)
-    leak = _LEAKS[int(rng.integers(len(_LEAKS) - 1))]
-    nodes.append(ir.Accumulator("output", tuple(into), leak, bias))
-    scale = sum(40 * np.sqrt(p.weight[0].size * rates[p.source]) for p in into)
-    value = int(abs(rng.normal(1.0, 0.8)) * scale)
-    readout = ir.FirstSpike(value) if rng.random() < 0.6 else ir.Margin(value // 2)
-    program = ir.Program(name, timesteps, tuple(nodes), readout)
-    if rng.random() < 0.1:  # 32-bit membranes by a large bias
-        population = nodes[-1]
-        assert isinstance(population, ir.Accumulator)
-        wide = replace(population, bias=(population.bias * 3001).astype(np.int32))
-        program = replace(program, nodes=(*nodes[:-1], wide))
-    return program
+                out.append(ir.Dense(source, _weights(self.rng, (target[2], ir.size(shape)))))
+            elif shape[:2] == target[:2]:
+                out.append(ir.Conv(source, _weights(self.rng, (target[2], 1, 1, shape[2]))))
+        return out
+
+    def _output(self) -> tuple[ir.Accumulator, ir.Readout]:
+        """Reads whatever nobody reads, so that the program is legal and every event counts."""
+        rng = self.rng
+        read = {s for n in self.nodes for s in ir.sources(n)}
+        unread = [n for n in self.maps if n not in read and n != "x"]
+        classes = int(rng.integers(2, 12))
+        into = tuple(ir.Dense(s, _weights(rng, (classes, ir.size(self.maps[s])))) for s in unread)
+        spread = sum(40 * np.sqrt(p.weight[0].size * self.rates[p.source]) for p in into)
+        # One output in ten has biases that need 32-bit membranes.
+        bias = self._bias(classes, 90000 if self._chance(0.1) else 30)
+        value = int(abs(rng.normal(1.0, 0.8)) * spread)
+        kind = rng.random()
+        if kind < 0.1:
+            return ir.Accumulator("output", into, (((1, 0),),), bias), ir.Rate()
+        each = tuple(self._leak() for _ in range(classes))
+        leaks = each if self._chance(0.3) else (self._leak(),)
+        readout = ir.FirstSpike(value) if kind < 0.6 else ir.Margin(value // 2)
+        return ir.Accumulator("output", into, leaks, bias), readout
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

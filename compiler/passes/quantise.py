@@ -49,7 +49,7 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
             scale = max(float(np.abs(w).max()), 1e-12) / limit
             bias = _whole(b / scale, layer.name, "bias")
             p = _projection(layer.linear, layer.source, _weights(w, np.full(len(w), scale), limit))
-            nodes.append(ir.Accumulator(layer.name, (p,), shift_terms(layer.leak), bias))
+            nodes.append(ir.Accumulator(layer.name, (p,), (shift_terms(layer.leak),), bias))
             value = int(_whole(np.array([graph.readout.value / scale]), "readout", "value")[0])
     rule = ir.FirstSpike(value) if graph.readout.kind == "first-spike" else ir.Margin(max(value, 0))
     return ir.Program(graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names)
@@ -111,7 +111,7 @@ def _lif(
         p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
         bias = _whole(b / scale, layer.name, "bias")
         below, above = (s * multiplicity for s in weight_sums(p))
-        lo, hi = membrane_bounds(below, above, bias.astype(np.int64), leak, timesteps)
+        lo, hi = membrane_bounds(below, above, bias.astype(np.int64), (leak,), timesteps)
         excess = np.maximum(hi / INT16[1], lo / INT16[0])
         if np.all(excess <= 1) or np.any(scale * excess > finest * MAX_SCALE_GROWTH):
             break

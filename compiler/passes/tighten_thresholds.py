@@ -22,7 +22,7 @@ def tighten_thresholds(program: ir.Program) -> ir.Program:
             lo, hi = b.lo[:, None], b.hi[:, None] + 1
             clipped = np.clip(node.thresholds.astype(np.int64), lo, np.minimum(hi, 2**31 - 1))
             node = replace(node, thresholds=clipped.astype(np.int32))
-        elif isinstance(node, ir.Lif) and b.hi is not None:
+        elif isinstance(node, ir.Lif | ir.Amos | ir.CurrentEncoder) and b.hi is not None:
             never = np.minimum(np.maximum(b.hi + 1, 1), 2**31 - 1)
             node = replace(node, threshold=np.minimum(node.threshold, never).astype(np.int32))
         nodes.append(node)

@@ -24,25 +24,60 @@ def begin_first(symbol: str, *, positions: int, channels: int, width: str) -> Ke
     return make_kernel(symbol, (table("bias_p", width), pointer("u_p", width)), main)
 
 
-def begin_next(symbol: str, *, positions: int, channels: int, width: str, leak: Shifts) -> Kernel:
-    """u[p, c] = sum of sign * (u[p, c] >> shift) + bias[c], computed in 32 bits."""
+def begin_next(
+    symbol: str, *, positions: int, channels: int, width: str, leaks: tuple[Shifts, ...]
+) -> Kernel:
+    """u[p, c] = leak_c(u[p, c]) + bias[c], computed in 32 bits; one leak for all channels, or one each."""
 
-    def leaked(u: Any) -> Any:
+    def leaked(u: Any, leak: Shifts) -> Any:
         total = T.int32(0)
         for sign, shift in leak:
             term = T.shift_right(u, T.int32(shift)) if shift else u
             total = total + term if sign > 0 else total - term
         return total
 
+    def leaked_channel(u: Any, c: Any) -> Any:
+        out = leaked(u, leaks[-1])
+        for i in reversed(range(len(leaks) - 1)):
+            out = T.if_then_else(c == i, leaked(u, leaks[i]), out)
+        return out
+
     @T.prim_func
-    def main(bias_p: T.handle(width), u_p: T.handle(width)):
+    def shared(bias_p: T.handle(width), u_p: T.handle(width)):
         bias = T.decl_buffer((channels,), width, data=bias_p)
         u = T.decl_buffer((positions * channels,), width, data=u_p)
         for p in range(positions):
             for c in range(channels):
                 u[p * channels + c] = T.Cast(
                     width,
-                    leaked(T.Cast("int32", u[p * channels + c])) + T.Cast("int32", bias[c]),
+                    leaked(T.Cast("int32", u[p * channels + c]), leaks[0])
+                    + T.Cast("int32", bias[c]),
                 )
 
-    return make_kernel(symbol, (table("bias_p", width), pointer("u_p", width)), main)
+    @T.prim_func
+    def each(bias_p: T.handle(width), u_p: T.handle(width)):
+        bias = T.decl_buffer((channels,), width, data=bias_p)
+        u = T.decl_buffer((positions * channels,), width, data=u_p)
+        for p in range(positions):
+            for c in T.unroll(channels):  # the choice of leak folds away
+                u[p * channels + c] = T.Cast(
+                    width,
+                    leaked_channel(T.Cast("int32", u[p * channels + c]), c)
+                    + T.Cast("int32", bias[c]),
+                )
+
+    params = (table("bias_p", width), pointer("u_p", width))
+    return make_kernel(symbol, params, shared if len(leaks) == 1 else each)
+
+
+def add_current(symbol: str, *, units: int, sums: str, width: str) -> Kernel:
+    """u[i] += current[i]: the constant current of direct coding."""
+
+    @T.prim_func
+    def main(current_p: T.handle(sums), u_p: T.handle(width)):
+        current = T.decl_buffer((units,), sums, data=current_p)
+        u = T.decl_buffer((units,), width, data=u_p)
+        for i in range(units):
+            u[i] = T.Cast(width, T.Cast("int32", u[i]) + T.Cast("int32", current[i]))
+
+    return make_kernel(symbol, (table("current_p", sums), pointer("u_p", width)), main)

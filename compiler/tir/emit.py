@@ -9,22 +9,28 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
-from edgesnn.compiler.layout import scatter_conv
+from edgesnn.compiler.layout import ScatterConv, scatter_conv
 from edgesnn.compiler.plan import Plan
-from edgesnn.compiler.tir.begin import begin_first, begin_next
+from edgesnn.compiler.tir.amos import amos_fire
+from edgesnn.compiler.tir.begin import add_current, begin_first, begin_next
 from edgesnn.compiler.tir.event_conv import event_conv
 from edgesnn.compiler.tir.event_dense import event_dense
 from edgesnn.compiler.tir.fire import fire
 from edgesnn.compiler.tir.kernel import C_TYPES, Kernel
-from edgesnn.compiler.tir.latency_encode import emit_times, latency_encode
+from edgesnn.compiler.tir.merge import merge
 from edgesnn.compiler.tir.pool import or_pool, sum_pool
 from edgesnn.compiler.tir.readout import readout
+from edgesnn.compiler.tir.sample_conv import copy_row, sample_conv
+from edgesnn.compiler.tir.spike_times import emit_times, spike_times
 
 _KINDS = {
     ir.SampleInput: "ESNN_NODE_INPUT",
     ir.EventInput: "ESNN_NODE_INPUT",
     ir.LatencyEncoder: "ESNN_NODE_ENCODER",
+    ir.CurrentEncoder: "ESNN_NODE_ENCODER",
     ir.Lif: "ESNN_NODE_SPIKING",
+    ir.Amos: "ESNN_NODE_SPIKING",
+    ir.Merge: "ESNN_NODE_OPERATOR",
     ir.OrPool: "ESNN_NODE_OPERATOR",
     ir.SumPool: "ESNN_NODE_OPERATOR",
     ir.Accumulator: "ESNN_NODE_OUTPUT",
@@ -76,7 +82,11 @@ def emit(program: ir.Program, bounds: Bounds, plan: Plan) -> Emission:
         if isinstance(node, ir.SampleInput | ir.EventInput):
             continue
         if isinstance(node, ir.LatencyEncoder):
-            lines = _encoder(e, i, node)
+            lines = _latency_encoder(e, i, node)
+        elif isinstance(node, ir.CurrentEncoder):
+            lines = _current_encoder(e, i, node)
+        elif isinstance(node, ir.Merge):
+            lines = _merge(e, i, node)
         elif isinstance(node, ir.OrPool | ir.SumPool):
             lines = _pool(e, i, node)
         else:
@@ -90,28 +100,46 @@ def emit(program: ir.Program, bounds: Bounds, plan: Plan) -> Emission:
     return e
 
 
-def _encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
+def _sample_rows(e: Emission, i: int, node: ir.Encoder, rows: int) -> tuple[str, ScatterConv]:
+    """The call that computes `rows` rows from `row * rows` on into the node's strip."""
     source = e.program.input
     assert isinstance(source, ir.SampleInput)
-    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
-    width = str(b.width)
+    sums = str(e.bounds.nodes[node.name].sums)
     layout = scatter_conv(node.projection, source.shape)
-    kernel = latency_encode(
-        f"esnn_latency_encode_{width}_{i}",
+    kernel = sample_conv(
+        f"esnn_sample_conv_{sums}_{i}",
         layout=layout,
-        pool=node.pool,
-        steps=e.program.timesteps,
+        rows=rows,
         sample=source.dtype,
         zero_point=source.zero_point,
-        width=width,
+        sums=sums,
     )
-    thresholds = node.thresholds if node.thresholds.size else np.zeros(1, dtype=np.int32)
-    encode = e.call(
+    call = e.call(
         kernel,
         e.at(f"{source.name}.frame", source.dtype, const=True),
         e.table(f"weights_{i}", layout.weights, "int8"),
+        f"row * {rows}",
+        e.at(f"{node.name}.strip", sums),
+    )
+    return call, layout
+
+
+def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
+    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
+    sums = str(b.sums)
+    rows, layout = _sample_rows(e, i, node, node.pool)
+    thresholds = node.thresholds if node.thresholds.size else np.zeros(1, dtype=np.int32)
+    times = e.call(
+        spike_times(
+            f"esnn_spike_times_{sums}_{i}",
+            layout=layout,
+            pool=node.pool,
+            steps=e.program.timesteps,
+            sums=sums,
+        ),
+        e.at(f"{node.name}.strip", sums, const=True),
         e.table(f"thresholds_{i}", thresholds, "int32"),
-        e.at(f"{node.name}.strip", width),
+        "row",
         e.at(f"{node.name}.times", "uint8"),
     )
     queue = e.call(
@@ -121,7 +149,54 @@ def _encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
         e.at(f"{node.name}.queue", event),
         "out",
     )
-    return ["if (t == 1) {", f"  {encode}", "}", queue, "(void)sops;", "return out[0];"]
+    return [*_first_step(b.shape[0], rows, times), queue, "(void)sops;", "return out[0];"]
+
+
+def _first_step(rows: int, *statements: str) -> list[str]:
+    """Statements for each row of an encoder's map, in the first step only."""
+    inner = [f"    {statement}" for statement in statements]
+    loop = f"  for (row = 0; row < {rows}; ++row) {{"
+    return ["int32_t row;", "if (t == 1) {", loop, *inner, "  }", "}"]
+
+
+def _current_encoder(e: Emission, i: int, node: ir.CurrentEncoder) -> list[str]:
+    b = e.bounds.nodes[node.name]
+    sums, width = str(b.sums), str(b.width)
+    rows, layout = _sample_rows(e, i, node, 1)
+    copied = e.call(
+        copy_row(f"esnn_copy_row_{sums}_{i}", layout=layout, sums=sums),
+        e.at(f"{node.name}.strip", sums, const=True),
+        "row",
+        e.at(f"{node.name}.current", sums),
+    )
+    current = e.call(
+        add_current(f"esnn_add_current_{width}_{i}", units=b.neurons, sums=sums, width=width),
+        e.at(f"{node.name}.current", sums, const=True),
+        e.at(f"{node.name}.u", width),
+    )
+    begin = _begin(e, i, node, (node.leak,))
+    tail = ["(void)sops;", "return out[0];"]
+    return [*_first_step(b.shape[0], rows, copied), *begin, current, _fire(e, i, node), *tail]
+
+
+def _merge(e: Emission, i: int, node: ir.Merge) -> list[str]:
+    event = e.bounds.event_dtype
+    calls = [
+        e.call(
+            merge(
+                f"esnn_merge_{event}_{i}_{k}",
+                capacity=e.bounds.nodes[source].capacity,
+                capacity_out=e.bounds.nodes[node.name].capacity,
+                event=event,
+            ),
+            e.at(f"{source}.queue", event, const=True),
+            e.count(source),
+            e.at(f"{node.name}.queue", event),
+            "out",
+        )
+        for k, source in enumerate(node.sources)
+    ]
+    return [*calls, "(void)t;", "(void)sops;", "return out[0];"]
 
 
 def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
@@ -154,50 +229,75 @@ def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
     return [call, "(void)t;", "(void)sops;", "return out[0];"]
 
 
-def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
-    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
-    width = str(b.width)
-    positions, channels = b.shape[0] * b.shape[1], b.shape[2]
+def _begin(
+    e: Emission, i: int, node: ir.CurrentEncoder | ir.Population, leaks: tuple[ir.Shifts, ...]
+) -> list[str]:
+    """u <- bias in the first step, u <- leak(u) + bias in every later one."""
+    b = e.bounds.nodes[node.name]
+    width, positions, channels = str(b.width), b.shape[0] * b.shape[1], b.shape[2]
     u = e.at(f"{node.name}.u", width)
     bias = e.table(f"bias_{i}", node.bias, width)
-    first = e.call(
-        begin_first(
-            f"esnn_begin_first_{width}_{i}", positions=positions, channels=channels, width=width
-        ),
-        bias,
-        u,
+    kernel = begin_first(
+        f"esnn_begin_first_{width}_{i}", positions=positions, channels=channels, width=width
     )
-    lines = ["if (t == 1) {", f"  {first}"]
-    if node.leak != ((1, 0),) or node.bias.any():
+    lines = ["if (t == 1) {", f"  {e.call(kernel, bias, u)}"]
+    if leaks != (((1, 0),),) or node.bias.any():
         kernel = begin_next(
             f"esnn_begin_next_{width}_{i}",
             positions=positions,
             channels=channels,
             width=width,
-            leak=node.leak,
+            leaks=leaks,
         )
         lines += ["} else {", f"  {e.call(kernel, bias, u)}"]
-    lines.append("}")
-    for k, p in enumerate(node.projections):
-        lines.append(_integrate(e, f"{i}_{k}", p, width, u))
-    lines.append("*sops = (uint32_t)out[1];")
-    if isinstance(node, ir.Lif):
-        narrow = "int16" if int(node.threshold.max()) < 2**15 else "int32"
-        kernel = fire(
-            f"esnn_fire_{width}_{i}",
+    return [*lines, "}"]
+
+
+def _fire(e: Emission, i: int, node: ir.CurrentEncoder | ir.Lif | ir.Amos) -> str:
+    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
+    width, positions, channels = str(b.width), b.shape[0] * b.shape[1], b.shape[2]
+    narrow = "int16" if int(node.threshold.max()) < 2**15 else "int32"
+    theta = e.table(f"theta_{i}", node.threshold, narrow)
+    queue = e.at(f"{node.name}.queue", event)
+    if isinstance(node, ir.Amos):
+        kernel = amos_fire(
+            f"esnn_amos_fire_{width}_{i}",
             positions=positions,
             channels=channels,
             width=width,
             theta=narrow,
             event=event,
+            forced_at=e.program.timesteps if node.forced else 0,
         )
-        theta = e.table(f"theta_{i}", node.threshold, narrow)
-        lines.append(e.call(kernel, theta, u, e.at(f"{node.name}.queue", event), "out"))
-    else:
+        u = e.at(f"{node.name}.u", width, const=True)
+        return e.call(kernel, theta, u, "t", e.at(f"{node.name}.fired", "uint8"), queue, "out")
+    kernel = fire(
+        f"esnn_fire_{width}_{i}",
+        positions=positions,
+        channels=channels,
+        width=width,
+        theta=narrow,
+        event=event,
+        hard=node.reset == "hard",
+    )
+    return e.call(kernel, theta, e.at(f"{node.name}.u", width), queue, "out")
+
+
+def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
+    b = e.bounds.nodes[node.name]
+    width = str(b.width)
+    leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
+    lines = _begin(e, i, node, leaks)
+    for k, p in enumerate(node.projections):
+        lines.append(_integrate(e, f"{i}_{k}", p, width, e.at(f"{node.name}.u", width)))
+    lines.append("*sops = (uint32_t)out[1];")
+    if isinstance(node, ir.Accumulator):
         kernel = readout(
-            f"esnn_readout_{width}_{i}", classes=channels, width=width, rule=e.program.readout
+            f"esnn_readout_{width}_{i}", classes=b.shape[2], width=width, rule=e.program.readout
         )
         lines.append(e.call(kernel, e.at(f"{node.name}.u", width, const=True), "out"))
+    else:
+        lines.append(_fire(e, i, node))
     return [*lines, "return out[0];"]
 
 

@@ -1,6 +1,8 @@
-"""Compare, emit, soft reset: where u >= theta, queue the neuron's address and u <- u - theta."""
+"""Compare, emit, reset: where u >= theta, queue the neuron's address."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from tvm.script import tirx as T
 
@@ -8,9 +10,12 @@ from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 
 
 def fire(
-    symbol: str, *, positions: int, channels: int, width: str, theta: str, event: str
+    symbol: str, *, positions: int, channels: int, width: str, theta: str, event: str, hard: bool
 ) -> Kernel:
-    """One pass over membranes u[positions, channels]; out[0] = events queued."""
+    """One pass over membranes u[positions, channels]; u <- u - theta, or 0 if `hard`; out[0] = events."""
+
+    def rested(u: Any, limit: Any) -> Any:
+        return T.int32(0) if hard else u - limit
 
     @T.prim_func
     def main(
@@ -30,7 +35,7 @@ def fire(
                 if T.Cast("int32", u[p * channels + c]) >= T.Cast("int32", limit[c]):
                     u[p * channels + c] = T.Cast(
                         width,
-                        T.Cast("int32", u[p * channels + c]) - T.Cast("int32", limit[c]),
+                        rested(T.Cast("int32", u[p * channels + c]), T.Cast("int32", limit[c])),
                     )
                     queue[count[0]] = T.Cast(event, p * channels + c)
                     count[0] = count[0] + 1

@@ -9,9 +9,10 @@ from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 
 
 def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kernel:
-    """First spike: max U >= value. Margin: the largest minus the second largest >= value."""
-    value = rule.value
+    """First spike: max U >= value. Margin: the two largest differ by >= value. Rate: never."""
+    value = 0 if isinstance(rule, ir.Rate) else rule.value
     margin = isinstance(rule, ir.Margin)
+    rate = isinstance(rule, ir.Rate)
     lowest = -(2**31)
 
     @T.prim_func
@@ -32,7 +33,9 @@ def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kerne
                 best[0] = k
             elif v > second[0]:
                 second[0] = v
-        if margin:
+        if rate:
+            out[0] = -1 - best[0]
+        elif margin:
             # The difference of two int32 can exceed int32: compare in 64 bits.
             if T.Cast("int64", top[0]) - T.Cast("int64", second[0]) >= T.int64(value):
                 out[0] = best[0] + 1

@@ -29,7 +29,7 @@ program(name='tiny', timesteps=3, class_names=())
 x = SampleInput(shape=(1, 1, 2), dtype='uint8', scale=1.0, zero_point=0)
 enc = LatencyEncoder(projection=Dense(source='x', weight=int8[2, 2](1, 0, 0, 1)), \
 thresholds=int32[2, 2](10, 5, 10, 5), pool=1)
-out = Accumulator(projections=(Dense(source='enc', weight=int8[2, 2](3, -1, 0, 4)),), leak=((1, 1),), \
+out = Accumulator(projections=(Dense(source='enc', weight=int8[2, 2](3, -1, 0, 4)),), leaks=(((1, 1),),), \
 bias=int32[2](0, 0))
 readout(FirstSpike(value=4))
 """
@@ -167,7 +167,7 @@ ILLEGAL = {
     "only encoders": lambda: _replaced(
         "out", projections=(ir.Dense("x", np.ones((2, 2), np.int8)),)
     ),
-    "leak": lambda: _replaced("out", leak=((1, 40),)),
+    "leak": lambda: _replaced("out", leaks=(((1, 40),),)),
     "zero_point": lambda: _replaced("x", zero_point=300),
     "readout": lambda: replace(from_text(TINY), readout=ir.FirstSpike(2**40)),
     "class_names": lambda: replace(from_text(TINY), class_names=("a",)),
@@ -192,7 +192,7 @@ program(name='wide', timesteps=2, class_names=())
 e = EventInput(shape=(4, 4, 1))
 s = SumPool(source='e', kernel=2, stride=2)
 o = OrPool(source='s', kernel=2, stride=2)
-out = Accumulator(projections=(Dense(source='o', weight=int8[2, 1](1, 2)),), leak=(), bias=int32[2](0, 0))
+out = Accumulator(projections=(Dense(source='o', weight=int8[2, 1](1, 2)),), leaks=((),), bias=int32[2](0, 0))
 readout(FirstSpike(value=1))
 """
     with pytest.raises(IllegalProgram, match="multiplicity 1"):
