@@ -157,13 +157,13 @@ def train(
     options.check()
     spec = network_spec(net, train_set.shape, train_set.classes, timesteps)
     check_replaceable(out)
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads} is not at least 1")
+    run = _Run(options, spec, train_set, out)
     before = torch.get_num_threads()
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads {threads} is not at least 1")
         torch.set_num_threads(threads)
     try:
-        run = _Run(options, spec, train_set, out)
         if resume:
             run.resume()
         run.fit(progress)
@@ -365,7 +365,7 @@ class _Run:
     def interrupted(self) -> str:
         """What to tell a person who pressed Ctrl-C: what was kept, and how to go on."""
         if not self.saved_epoch:
-            return "interrupted before the first epoch was complete; nothing was written"
+            return "interrupted before the first epoch was complete; nothing was changed"
         return (
             f"interrupted after epoch {self.saved_epoch} of {self.options.epochs}; {self.out} "
             "holds the best net so far; --resume goes on"
