@@ -164,7 +164,7 @@ Operator = OrPool | SumPool
 Node = SampleInput | EventInput | LatencyEncoder | Lif | Accumulator | OrPool | SumPool
 Readout = FirstSpike | Margin
 
-NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}  # type: ignore[attr-defined]
+NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}
 PROJECTION_KINDS: dict[str, type] = {"Dense": Dense, "Conv": Conv}
 READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin}
 

@@ -24,7 +24,7 @@ from edgesnn.targets.board import load_board
 from edgesnn.targets.errors import EdgesnnError
 
 BOARD = "mps2-an386"
-NET, DATA, EPOCHS = "mcu-lenet-s", "digits", 12
+NET, DATA, EPOCHS = "mcu-lenet-s", "digits", 24
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "demo"
 VERIFIED = 60
 
