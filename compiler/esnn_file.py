@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import types
+import typing
 import zipfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -127,7 +128,8 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
         if given != set(hints):
             odd = ", ".join(sorted(given ^ set(hints)))
             raise ValueError(f"{where}: missing or unknown field(s) {odd}")
-        return hint(**{k: _decode(value[k], h, f"{where}.{k}", z) for k, h in hints.items()})
+        fields_of = {k: _decode(value[k], h, f"{where}.{k}", z) for k, h in hints.items()}
+        return typing.cast(Any, hint)(**fields_of)
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where}: expected a list")

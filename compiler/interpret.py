@@ -20,7 +20,7 @@ def project(p: ir.Projection, s: np.ndarray) -> np.ndarray:
     w = p.weight.astype(np.int64)
     if isinstance(p, ir.Dense):
         return (w @ s.reshape(-1)).reshape(1, 1, -1)
-    oh, ow, o = ir.conv_shape(p, s.shape)  # type: ignore[arg-type]
+    oh, ow, o = ir.conv_shape(p, s.shape)
     top, left, bottom, right = p.padding
     padded = np.pad(s, ((top, bottom), (left, right), (0, 0)))
     _, kh, kw, i = w.shape

@@ -229,7 +229,7 @@ Node = (
 )
 Readout = FirstSpike | Margin | Rate
 
-NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}  # type: ignore[attr-defined]
+NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}
 PROJECTION_KINDS: dict[str, type] = {"Dense": Dense, "Conv": Conv}
 READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin, "Rate": Rate}
 

@@ -27,7 +27,11 @@ def train(net: str, data: str, out: Path | str | None = None, **options: Any) ->
     from edgesnn.training.train import train as run
 
     path = Path(out) if out is not None else Path(f"{net}-{Path(data).stem}.pt")
-    return run(net, data, path, **options)
+    report = run(net, data, path, **options)
+    # The same form as in `run`: steps are counted from 1.
+    steps = report["timesteps_histogram"]
+    report["timesteps_histogram"] = {str(t): n for t, n in enumerate(steps, start=1)}
+    return report
 
 
 def load_program(model: Path | str, weight_bits: int = 8) -> Program:

@@ -5,6 +5,7 @@ f = gamma / sqrt(var + eps).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,4 +33,5 @@ def _fold(layer: Layer) -> Layer:
         factor = n.gamma.astype(np.float64) / np.sqrt(n.var.astype(np.float64) + n.eps)
         weight = weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
         bias = (bias - n.mean) * factor + n.beta
-    return replace(layer, linear=replace(layer.linear, weight=weight, bias=bias), norm=None)
+    linear: Any = replace(layer.linear, weight=weight, bias=bias)
+    return replace(layer, linear=linear, norm=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -49,6 +50,9 @@ class NetworkSpec:
         """(height, width, channels) of each layer's output; UsageError if they do not fit."""
         shape = self.input_shape
         out: list[tuple[int, int, int]] = []
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+            raise UsageError(f"network {self.name}: layer names are not distinct plain words")
         for i, layer in enumerate(self.layers):
             if layer.kind not in KINDS:
                 raise UsageError(f"layer {layer.name}: unknown kind {layer.kind!r}")
@@ -98,6 +102,11 @@ class NetworkSpec:
         values["input_shape"] = tuple(shape)
         if not (_positive(values["classes"]) and _positive(values["timesteps"])):
             raise ValueError("network.classes and network.timesteps are not positive")
+        for name in ("leak", "output_leak"):
+            if not 0.0 <= values[name] <= 1.0:
+                raise ValueError(f"network.{name} {values[name]!r} is not in [0, 1]")
+        if not 0.0 < values["v_threshold"] < math.inf:
+            raise ValueError(f"network.v_threshold {values['v_threshold']!r} is not positive")
         return cls(**values)
 
 

@@ -89,7 +89,7 @@ NETWORKS: dict[str, NetworkKind] = {
             "mcu-lenet",
             "LE conv 5x5x16 max-pool 2, spiking conv 5x5x32, OR-pool 2, spiking dense 128",
             _lenet,
-            Recipe(epochs=10, rate_penalty=0.05, early_penalty=0.2, encoder_bias=-1.0),
+            Recipe(epochs=7, rate_penalty=0.05, early_penalty=0.2, encoder_bias=-1.0),
         ),
     )
 }

@@ -49,6 +49,6 @@ class Progress:
 
     def say(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif self._enabled:
             print(line, file=sys.stderr, flush=True)

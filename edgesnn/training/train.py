@@ -116,8 +116,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `net` on the train split of `data`, write the best checkpoint to `out`; a report.
 
-    Part of train is held out for validation: its loss picks the best epoch, its accuracy the
-    exit's value. The test split is looked at once, at the end. None means the net's own default.
+    Part of train is held out for validation: its accuracy picks the best epoch and the exit's
+    value. The test split is looked at once, at the end. None means the net's own default.
     After every epoch `<out>.resume` is rewritten, so that `resume=True` goes on after an
     interruption and ends with the same weights; it is removed when the run is complete. The same
     options, threads and machine give the same weights.
@@ -157,13 +157,13 @@ def train(
     options.check()
     spec = network_spec(net, train_set.shape, train_set.classes, timesteps)
     check_replaceable(out)
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads} is not at least 1")
+    run = _Run(options, spec, train_set, out)
     before = torch.get_num_threads()
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads {threads} is not at least 1")
         torch.set_num_threads(threads)
     try:
-        run = _Run(options, spec, train_set, out)
         if resume:
             run.resume()
         run.fit(progress)
@@ -283,8 +283,9 @@ class _Run:
         membranes = output_membranes(self.net, self.val_x, self.data.scale)
         chosen = select_exit(membranes, self.val_y, self.options.exit)
         loss = float(tad_loss(torch.from_numpy(membranes), torch.from_numpy(self.val_y)))
-        # The loss, not the accuracy, picks the epoch: late epochs differ by a handful of samples.
-        if self.best is None or loss <= self.best_loss:
+        # What ships is the accuracy with the exit; equal ones (small sets) are told apart by loss.
+        rank = (chosen.accuracy, -loss)
+        if self.best is None or rank >= (self.best.accuracy, -self.best_loss):
             self.best, self.best_epoch, self.best_loss = chosen, self.epoch, loss
             self.best_state = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         return chosen
@@ -365,7 +366,7 @@ class _Run:
     def interrupted(self) -> str:
         """What to tell a person who pressed Ctrl-C: what was kept, and how to go on."""
         if not self.saved_epoch:
-            return "interrupted before the first epoch was complete; nothing was written"
+            return "interrupted before the first epoch was complete; nothing was changed"
         return (
             f"interrupted after epoch {self.saved_epoch} of {self.options.epochs}; {self.out} "
             "holds the best net so far; --resume goes on"

@@ -182,6 +182,14 @@ def _kind(t: dict[str, Any]) -> None:
     t["network"]["layers"][1]["kind"] = "attention"
 
 
+def _threshold(t: dict[str, Any]) -> None:
+    t["network"]["v_threshold"] = float("nan")
+
+
+def _same_name(t: dict[str, Any]) -> None:
+    t["network"]["layers"][1]["name"] = "encoder"
+
+
 def _classes(t: dict[str, Any]) -> None:
     t["class_names"] = ["a"]
 
@@ -205,6 +213,8 @@ def _input(t: dict[str, Any]) -> None:
         (_foreign, "not an edgesnn checkpoint"),
         (_kind, "attention"),
         (_classes, "10 names"),
+        (_threshold, "v_threshold"),
+        (_same_name, "distinct"),
         (_network, "network"),
         (_input, "damaged"),
     ],

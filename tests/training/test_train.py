@@ -105,7 +105,7 @@ def test_interrupted_before_anything_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_in(monkeypatch, 0)
-    with pytest.raises(EdgesnnError, match="nothing was written"):
+    with pytest.raises(EdgesnnError, match="nothing was changed"):
         run(tmp_path / "net.pt")
     assert list(tmp_path.iterdir()) == []
 
