@@ -8,42 +8,63 @@ from edgesnn.compiler import graph as g
 from edgesnn.compiler import ir
 from edgesnn.targets.errors import EdgesnnError
 
+READOUTS = ("first-spike", "margin", "rate")
+
 
 def check_graph(graph: g.Graph) -> None:
     """Raise EdgesnnError naming the layer unless the graph can be lowered."""
     known = {"input"}
     if not graph.layers or not isinstance(graph.layers[-1], g.Output):
         raise EdgesnnError(f"{graph.name}: the last layer has to be the Output")
-    if graph.readout.kind not in ("first-spike", "margin"):
+    if graph.readout.kind not in READOUTS:
         raise EdgesnnError(
-            f"{graph.name}: readout {graph.readout.kind!r}; first-spike and margin can be lowered"
+            f"{graph.name}: readout {graph.readout.kind!r}; use one of {', '.join(READOUTS)}"
         )
+    if graph.readout.kind == "rate" and graph.layers[-1].leak != 1.0:
+        raise EdgesnnError(f"{graph.name}: a rate readout sums currents; its output's leak is 1")
     if graph.input.dtype not in ir.SAMPLE_RANGE:
         raise EdgesnnError(
             f"{graph.name}: input dtype {graph.input.dtype!r}; use uint8, int8 or int16"
         )
     for layer in graph.layers:
-        if layer.source not in known:
-            raise EdgesnnError(
-                f"{layer.name}: its source {layer.source!r} does not stand before it"
-            )
+        for source in g.layer_sources(layer):
+            if source not in known:
+                raise EdgesnnError(f"{layer.name}: its source {source!r} does not stand before it")
+            if (source == "input") != isinstance(layer, g.Encode):
+                raise EdgesnnError(f"{layer.name}: samples go into an encoder, and only samples do")
         if layer.name in known:
             raise EdgesnnError(f"{layer.name}: two layers bear this name")
-        if (layer.source == "input") != isinstance(layer, g.LatencyEncode):
-            raise EdgesnnError(f"{layer.name}: samples go into an encoder, and only samples do")
         known.add(layer.name)
         if isinstance(layer, g.Pool):
             if layer.kind not in ("or", "avg"):
                 raise EdgesnnError(f"{layer.name}: pooling kind {layer.kind!r}; use 'or' or 'avg'")
-            continue
-        _check_linear(layer)
-        if isinstance(layer, g.Spiking | g.Output) and not 0.0 <= layer.leak <= 1.0:
-            raise EdgesnnError(f"{layer.name}: leak {layer.leak} is outside 0...1")
-        if isinstance(layer, g.Spiking) and not layer.v_threshold > 0:
-            raise EdgesnnError(f"{layer.name}: the threshold {layer.v_threshold} is not positive")
+        elif isinstance(layer, g.Merge):
+            if len(layer.sources) < 2:
+                raise EdgesnnError(f"{layer.name}: a merge has at least two sources")
+        else:
+            _check_linear(layer)
+            _check_dynamics(layer)
 
 
-def _check_linear(layer: g.LatencyEncode | g.Spiking | g.Output) -> None:
+def _check_dynamics(layer: g.Linear) -> None:
+    if isinstance(layer, g.LatencyEncode):
+        return
+    leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
+    if len(leaks) not in (1, len(layer.linear.weight)):
+        raise EdgesnnError(f"{layer.name}: {len(leaks)} leaks for {len(layer.linear.weight)} classes")
+    for leak in leaks:
+        if not 0.0 <= leak <= 1.0:
+            raise EdgesnnError(f"{layer.name}: leak {leak} is outside 0...1")
+    if isinstance(layer, g.Output):
+        return
+    if not layer.v_threshold > 0:
+        raise EdgesnnError(f"{layer.name}: the threshold {layer.v_threshold} is not positive")
+    resets = ("soft", "hard", "amos") if isinstance(layer, g.Spiking) else ("soft", "hard")
+    if layer.reset not in resets:
+        raise EdgesnnError(f"{layer.name}: reset {layer.reset!r}; use one of {', '.join(resets)}")
+
+
+def _check_linear(layer: g.Linear) -> None:
     w, out = layer.linear.weight, len(layer.linear.weight)
     if w.ndim != (2 if isinstance(layer.linear, g.Dense) else 4) or w.size == 0:
         raise EdgesnnError(f"{layer.name}: weights of shape {w.shape} do not fit the layer")

@@ -144,7 +144,7 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
         )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, hint) or isinstance(value, bool):
+    if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
         raise ValueError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value
 

@@ -64,9 +64,24 @@ class LatencyEncode:
 
 
 @dataclass(frozen=True)
-class Spiking:
-    """u <- leak * u + bn(linear(s)); spike when u >= v_threshold; then u <- u - v_threshold (eqs. 2-4).
+class CurrentEncode:
+    """Direct coding: bn(linear(x)) is a constant current into spiking neurons; the rest as in Spiking."""
 
+    name: str
+    source: str
+    linear: Dense | Conv
+    norm: BatchNorm | None = None
+    leak: float = 0.5
+    v_threshold: float = 1.0
+    reset: str = "soft"
+
+
+@dataclass(frozen=True)
+class Spiking:
+    """u <- leak * u + bn(linear(s)); spike when u >= v_threshold (LE/TAD paper, eqs. 2-4), then `reset`:
+
+    "soft", u <- u - v_threshold; "hard", u <- 0; "amos", no reset, but at most one spike per inference (AMOS
+    paper, eqs. 1-4), at T at the latest if `forced`. The AMOS input gain 1 / tau_m stands in linear or norm.
     `leak` in [0, 1] is lowered to at most three signed shifts; 1 is an integrate-and-fire neuron.
     """
 
@@ -76,6 +91,16 @@ class Spiking:
     norm: BatchNorm | None = None
     leak: float = 0.5
     v_threshold: float = 1.0
+    reset: str = "soft"
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Addition of the spikes of several sources with maps of one shape (SEW): s = s_1 + s_2 + ..."""
+
+    name: str
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -91,16 +116,26 @@ class Pool:
 
 @dataclass(frozen=True)
 class Output:
-    """U <- leak * U + linear(s); no threshold, no reset: the readout looks at U after each step."""
+    """U <- leak * U + linear(s); no threshold, no reset: the readout looks at U after each step.
+
+    `leak` is one number, or one per class (temporal selector decoder).
+    """
 
     name: str
     source: str
     linear: Dense
     norm: BatchNorm | None = None
-    leak: float = 0.5
+    leak: float | tuple[float, ...] = 0.5
 
 
-Layer = LatencyEncode | Spiking | Pool | Output
+Encode = LatencyEncode | CurrentEncode
+Linear = LatencyEncode | CurrentEncode | Spiking | Output
+Layer = LatencyEncode | CurrentEncode | Spiking | Pool | Merge | Output
+
+
+def layer_sources(layer: Layer) -> tuple[str, ...]:
+    """Names of the layers (or "input") that a layer reads."""
+    return layer.sources if isinstance(layer, Merge) else (layer.source,)
 
 
 @dataclass(frozen=True)
@@ -115,9 +150,9 @@ class SampleInput:
 
 @dataclass(frozen=True)
 class ReadoutSpec:
-    """kind "first-spike": stop when some U >= value; kind "margin": when the top two differ by >= value.
+    """kind "first-spike": stop when some U >= value; kind "margin": when the top two differ by >= value;
 
-    `value` is in the units of the output membrane U of the float net.
+    kind "rate": never, argmax of the summed output currents (leak 1). `value` is in the units of the output membrane U of the float net.
     """
 
     kind: str

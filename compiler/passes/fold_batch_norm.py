@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesnn.compiler.graph import Graph, LatencyEncode, Layer, Output, Spiking
+from edgesnn.compiler.graph import Graph, Layer, Linear
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -22,7 +22,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
 
 
 def _fold(layer: Layer) -> Layer:
-    if not isinstance(layer, LatencyEncode | Spiking | Output):
+    if not isinstance(layer, Linear):
         return layer
     weight = layer.linear.weight.astype(np.float64)
     bias = (

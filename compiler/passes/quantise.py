@@ -25,33 +25,51 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
     """Turn a folded float graph into an integer program. Raises EdgesnnError naming the layer."""
     limit = (1 << (weight_bits - 1)) - 1
     nodes: list[ir.Node] = [_input(graph.input)]
-    gain: dict[
-        str, float
-    ] = {}  # what one event of a source stands for: average pooling passes 1 / k^2
+    # What one event of a source stands for: average pooling passes 1 / k^2.
+    gain: dict[str, float] = {nodes[0].name: 1.0}
     multiplicity: dict[str, int] = {nodes[0].name: 1}
     value = 0
     for layer in graph.layers:
+        read = g.layer_sources(layer)
+        many = sum(multiplicity[source] for source in read)
         if isinstance(layer, g.Pool):
             nodes.append(_pool(layer))
-            average = layer.kind == "avg"
-            gain[layer.name] = gain.get(layer.source, 1.0) / (layer.kernel**2 if average else 1)
-            many = layer.kernel**2 if average else 1
-            multiplicity[layer.name] = multiplicity[layer.source] * many
+            window = layer.kernel**2 if layer.kind == "avg" else 1
+            gain[layer.name] = gain[layer.source] / window
+            multiplicity[layer.name] = many * window
             continue
-        w = layer.linear.weight * gain.get(layer.source, 1.0)
+        if isinstance(layer, g.Merge):
+            if len({gain[source] for source in read}) > 1:
+                raise EdgesnnError(
+                    f"{layer.name}: its sources were averaged over windows of different size; "
+                    "pool them alike before the merge"
+                )
+            nodes.append(ir.Merge(layer.name, layer.sources))
+            gain[layer.name], multiplicity[layer.name] = gain[read[0]], many
+            continue
+        w = layer.linear.weight * gain[layer.source]
         b = np.zeros(len(w)) if layer.linear.bias is None else layer.linear.bias
-        multiplicity[layer.name] = 1
+        gain[layer.name], multiplicity[layer.name] = 1.0, 1
         if isinstance(layer, g.LatencyEncode):
             nodes.append(_encoder(layer, w, b, graph, limit))
+        elif isinstance(layer, g.CurrentEncode):
+            nodes.append(_current(layer, w, b, graph, limit))
         elif isinstance(layer, g.Spiking):
-            nodes.append(_lif(layer, w, b, graph.timesteps, limit, multiplicity[layer.source]))
+            nodes.append(_spiking(layer, w, b, graph.timesteps, limit, many))
         else:
             scale = max(float(np.abs(w).max()), 1e-12) / limit
             bias = _whole(b / scale, layer.name, "bias")
             p = _projection(layer.linear, layer.source, _weights(w, np.full(len(w), scale), limit))
-            nodes.append(ir.Accumulator(layer.name, (p,), (shift_terms(layer.leak),), bias))
+            leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
+            terms = tuple(shift_terms(v) for v in leaks)
+            nodes.append(ir.Accumulator(layer.name, (p,), terms, bias))
             value = int(_whole(np.array([graph.readout.value / scale]), "readout", "value")[0])
-    rule = ir.FirstSpike(value) if graph.readout.kind == "first-spike" else ir.Margin(max(value, 0))
+    rules: dict[str, ir.Readout] = {
+        "first-spike": ir.FirstSpike(value),
+        "margin": ir.Margin(max(value, 0)),
+        "rate": ir.Rate(),
+    }
+    rule = rules[graph.readout.kind]
     return ir.Program(graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names)
 
 
@@ -101,9 +119,19 @@ def _encoder(
     return ir.LatencyEncoder(layer.name, p, thresholds, layer.pool)
 
 
-def _lif(
+def _current(
+    layer: g.CurrentEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, limit: int
+) -> ir.CurrentEncoder:
+    scale = _channel_scale(w, limit, layer.v_threshold / limit / graph.input.scale)
+    unit = scale * graph.input.scale  # of the sums of weighted samples
+    p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
+    theta, bias = _theta(layer.v_threshold / unit), _whole(b / unit, layer.name, "bias")
+    return ir.CurrentEncoder(layer.name, p, shift_terms(layer.leak), theta, bias, layer.reset)
+
+
+def _spiking(
     layer: g.Spiking, w: np.ndarray, b: np.ndarray, timesteps: int, limit: int, multiplicity: int
-) -> ir.Lif:
+) -> ir.Lif | ir.Amos:
     leak = shift_terms(layer.leak)
     finest = _channel_scale(w, limit, layer.v_threshold / limit)
     scale = finest.copy()
@@ -116,5 +144,12 @@ def _lif(
         if np.all(excess <= 1) or np.any(scale * excess > finest * MAX_SCALE_GROWTH):
             break
         scale = np.where(excess > 1, scale * excess * 1.001, scale)
-    theta = np.maximum(np.rint(np.clip(layer.v_threshold / scale, 1, INT32[1])), 1).astype(np.int32)
-    return ir.Lif(layer.name, (p,), leak, theta, bias)
+    theta = _theta(layer.v_threshold / scale)
+    if layer.reset == "amos":
+        return ir.Amos(layer.name, (p,), leak, theta, bias, layer.forced)
+    return ir.Lif(layer.name, (p,), leak, theta, bias, layer.reset)
+
+
+def _theta(exact: np.ndarray) -> np.ndarray:
+    """Thresholds as whole numbers of at least 1; one beyond int32 never fires either way."""
+    return np.maximum(np.rint(np.clip(exact, 1, INT32[1])), 1).astype(np.int32)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations_with_replacement
 
-from edgesnn.compiler.graph import Graph, Output, Spiking
+from edgesnn.compiler.graph import CurrentEncode, Graph, Layer, Output, Spiking
 from edgesnn.compiler.ir import Shifts
 
 MAX_SHIFT = 8
@@ -33,10 +33,12 @@ def shift_value(terms: Shifts) -> float:
 
 def round_leaks(graph: Graph) -> Graph:
     """Replace each leak by the value its shift terms stand for."""
-    layers = tuple(
-        replace(layer, leak=shift_value(shift_terms(layer.leak)))
-        if isinstance(layer, Spiking | Output)
-        else layer
-        for layer in graph.layers
-    )
-    return replace(graph, layers=layers)
+    return replace(graph, layers=tuple(_round(layer) for layer in graph.layers))
+
+
+def _round(layer: Layer) -> Layer:
+    if isinstance(layer, Output) and isinstance(layer.leak, tuple):
+        return replace(layer, leak=tuple(shift_value(shift_terms(v)) for v in layer.leak))
+    if isinstance(layer, CurrentEncode | Spiking | Output) and isinstance(layer.leak, float | int):
+        return replace(layer, leak=shift_value(shift_terms(float(layer.leak))))
+    return layer

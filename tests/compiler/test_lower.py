@@ -140,7 +140,7 @@ x = SampleInput(shape=(1, 1, 1), dtype='uint8', scale=1.0, zero_point=0)
 enc = LatencyEncoder(projection=Dense(source='x', weight=int8[2, 1](2, -1)), \
 thresholds=int32[2, 1](99999, -7), pool=1)
 lif = Lif(projections=(Dense(source='enc', weight=int8[1, 2](5, -9)),), leak=((1, 1),), \
-threshold=int32[1](40000), bias=int32[1](0))
+threshold=int32[1](40000), bias=int32[1](0), reset='soft')
 out = Accumulator(projections=(Dense(source='lif', weight=int8[2, 1](1, 2)),), leaks=((),), bias=int32[2](0, 0))
 readout(FirstSpike(value=1))
 """
