@@ -51,7 +51,9 @@ def _check_dynamics(layer: g.Linear) -> None:
         return
     leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
     if len(leaks) not in (1, len(layer.linear.weight)):
-        raise EdgesnnError(f"{layer.name}: {len(leaks)} leaks for {len(layer.linear.weight)} classes")
+        raise EdgesnnError(
+            f"{layer.name}: {len(leaks)} leaks for {len(layer.linear.weight)} classes"
+        )
     for leak in leaks:
         if not 0.0 <= leak <= 1.0:
             raise EdgesnnError(f"{layer.name}: leak {leak} is outside 0...1")

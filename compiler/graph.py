@@ -150,9 +150,10 @@ class SampleInput:
 
 @dataclass(frozen=True)
 class ReadoutSpec:
-    """kind "first-spike": stop when some U >= value; kind "margin": when the top two differ by >= value;
+    """kind "first-spike": stop when some U >= value; "margin": when the top two differ by >= value; "rate":
+    never, argmax of the summed output currents (leak 1).
 
-    kind "rate": never, argmax of the summed output currents (leak 1). `value` is in the units of the output membrane U of the float net.
+    `value` is in the units of the output membrane U of the float net.
     """
 
     kind: str

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgesnn.compiler import ir
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.parity import check_parity
@@ -48,16 +49,8 @@ def test_random_programs_are_varied() -> None:
     """The generator really draws what it promises, and the drawn networks spike and stop early."""
     programs = [random_program(seed) for seed in range(60)]
     kinds = {type(n).__name__ for p in programs for n in p.nodes}
-    assert kinds == {
-        "SampleInput",
-        "EventInput",
-        "LatencyEncoder",
-        "Lif",
-        "OrPool",
-        "SumPool",
-        "Accumulator",
-    }
-    assert {type(p.readout).__name__ for p in programs} == {"FirstSpike", "Margin"}
+    assert kinds == set(ir.NODE_KINDS)
+    assert {type(p.readout).__name__ for p in programs} == set(ir.READOUT_KINDS)
     steps, spikes = set(), 0
     for p in programs:
         for x in random_samples(p, 4, 1):
