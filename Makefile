@@ -11,6 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help setup demo test check lint types typetree warnings wheel bench size golden
 
 help:
+	@echo "make help      this list"
 	@echo "make setup     .venv/ with everything; missing system packages too, as root on Debian/Ubuntu"
 	@echo "make demo      train on real digits, compile for a Cortex-M4, run the firmware in the emulator"
 	@echo "make test      the whole test suite"

@@ -162,20 +162,19 @@ class SerialSource:
             self._port: Any = serial.serial_for_url(url, baudrate=baud, timeout=_POLL)
         except (serial.SerialException, ValueError, OSError) as e:
             raise EdgesnnError(f"cannot open the source {url}: {_one_line(e)}") from None
+        # pyserial reads a socket byte by byte; where there is a descriptor, read what has come.
+        try:
+            self._fd: int | None = self._port.fileno()
+        except (AttributeError, OSError):
+            self._fd = None
 
     def frames(self, closed: threading.Event) -> Iterator[np.ndarray]:
         buffer = bytearray()
-        longest = (
-            2 * (self._bytes + 4) + 2
-        )  # no sound frame is longer: noise does not fill the memory
+        longest = 2 * self._bytes + 16  # no sound frame is: noise does not fill the memory
         while not closed.is_set():
             try:
-                data = self._port.read(max(1, min(_CHUNK, self._port.in_waiting)))
+                data = self._read()
             except self._errors as e:
-                if closed.is_set():
-                    return
-                if buffer:
-                    self.damaged += 1
                 raise EdgesnnError(f"the source {self._url} has ended: {_one_line(e)}") from None
             buffer += data
             *chunks, rest = bytes(buffer).split(b"\0")
@@ -187,6 +186,17 @@ class SerialSource:
                         yield frame
             if len(buffer) > longest:
                 del buffer[:-longest]
+
+    def _read(self) -> bytes:
+        """What has come within _POLL, possibly nothing."""
+        if self._fd is None:
+            return bytes(self._port.read(max(1, self._port.in_waiting)))
+        if not select.select([self._fd], [], [], _POLL)[0]:
+            return b""
+        data = os.read(self._fd, _CHUNK)
+        if not data:
+            raise OSError("the other end has closed the link")
+        return data
 
     def _decode(self, chunk: bytes) -> np.ndarray | None:
         try:

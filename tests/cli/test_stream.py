@@ -118,7 +118,25 @@ def test_errors_of_a_source_come_after_its_frames(host_bundle: Bundle) -> None:
             next(feed)
 
 
-def test_serial_source_finds_its_step_again(host_bundle: Bundle, frames: Any) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a port has been opened; pyserial throws away what comes before."""
+    import serial
+
+    done, really = threading.Event(), serial.serial_for_url
+
+    def open_port(*words: Any, **options: Any) -> Any:
+        port = really(*words, **options)
+        done.set()
+        return port
+
+    monkeypatch.setattr(serial, "serial_for_url", open_port)
+    return done
+
+
+def test_serial_source_finds_its_step_again(
+    host_bundle: Bundle, frames: Any, opened: threading.Event
+) -> None:
     """Noise, a wrong checksum and a cut frame are counted; the frames around them are answered."""
     x, _, rows = frames
     good = [encode_serial_frame(frame) for frame in x]
@@ -130,6 +148,7 @@ def test_serial_source_finds_its_step_again(host_bundle: Bundle, frames: Any) ->
 
     def serve() -> None:
         with server, server.accept()[0] as peer:
+            assert opened.wait(20)
             for i, part in enumerate(b"".join(sent).split(b"\x05")):
                 peer.sendall((b"\x05" if i else b"") + part)
 
@@ -142,11 +161,12 @@ def test_serial_source_finds_its_step_again(host_bundle: Bundle, frames: Any) ->
     assert stream.totals.damaged == 3
 
 
-def test_serial_source_of_another_size(host_bundle: Bundle) -> None:
+def test_serial_source_of_another_size(host_bundle: Bundle, opened: threading.Event) -> None:
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with server, server.accept()[0] as peer:
+            assert opened.wait(20)
             peer.sendall(encode_serial_frame(np.zeros(65, dtype=np.uint8)))
             peer.recv(1)
 
