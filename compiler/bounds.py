@@ -97,6 +97,14 @@ def fan_out(p: ir.Projection, source: ir.Shape) -> np.ndarray:
     return np.outer(*fan_tables(p, source))
 
 
+def total_fan_out(p: ir.Projection, source: ir.Shape) -> int:
+    """Weights added inside the map when every unit of the source emits one event."""
+    if isinstance(p, ir.Dense):
+        return int(p.weight.size)
+    rows, columns = fan_tables(p, source)
+    return int(rows.sum()) * int(columns.sum()) * source[2]
+
+
 def weight_sums(p: ir.Projection) -> tuple[np.ndarray, np.ndarray]:
     """Sums of negative and of positive weights per destination channel, int64[C] each."""
     w = p.weight.astype(np.int64).reshape(p.weight.shape[0], -1)
@@ -170,28 +178,29 @@ def width_of(lo: np.ndarray, hi: np.ndarray, where: str) -> str:
     )
 
 
+def _leak_fits(
+    lo: np.ndarray, hi: np.ndarray, bias: np.ndarray, leaks: tuple[ir.Shifts, ...], where: str
+) -> None:
+    """The terms of a leak and the bias may be added up in any order: no partial sum may leave int32."""
+    top = max(int(hi.max()), -int(lo.min()))
+    if top * max(1, *(len(leak) for leak in leaks)) + int(np.abs(bias).max()) > INT32[1]:
+        raise WidthError(f"{where}: the terms of its leak can add up to more than 32 bits hold")
+
+
 def prove(program: ir.Program) -> Bounds:
     """All bounds of a legal program. Raises WidthError naming the node whose values might not fit int32."""
     shapes = ir.shapes(program)
     out: dict[str, NodeBounds] = {}
+    many: dict[str, int] = {}
     for node in program.nodes:
-        shape = shapes[node.name]
-        if isinstance(node, ir.SampleInput):
-            out[node.name] = NodeBounds(shape, 0, 0)
-        elif isinstance(node, ir.EventInput):
-            out[node.name] = NodeBounds(shape, 1, ir.size(shape))
-        elif isinstance(node, ir.Encoder):
-            out[node.name] = _encoder(program, node, shape, shapes)
-        elif isinstance(node, ir.OrPool):
-            out[node.name] = NodeBounds(shape, 1, ir.size(shape))
-        elif isinstance(node, ir.SumPool):
-            k = out[node.source].multiplicity * node.kernel**2
-            out[node.name] = NodeBounds(shape, k, ir.size(shape) * k)
-        elif isinstance(node, ir.Merge):
-            k = sum(out[s].multiplicity for s in node.sources)
-            out[node.name] = NodeBounds(shape, k, sum(out[s].capacity for s in node.sources))
+        name, shape = node.name, shapes[node.name]
+        many[name] = ir.node_multiplicity(node, many)
+        if isinstance(node, ir.Encoder):
+            out[name] = _encoder(program, node, shape, shapes)
+        elif isinstance(node, ir.Population):
+            out[name] = _population(program, node, shape, out)
         else:
-            out[node.name] = _population(program, node, shape, out)
+            out[name] = NodeBounds(shape, many[name], ir.size(shape) * many[name])
     return Bounds(out, program.timesteps)
 
 
@@ -204,13 +213,12 @@ def _encoder(
     w = node.projection.weight.astype(np.int64).reshape(shape[2], -1)
     hi = np.maximum(np.maximum(w * low, w * high), 0).sum(axis=1)
     lo = np.minimum(np.minimum(w * low, w * high), 0).sum(axis=1)
-    fan = fan_out(node.projection, shapes[source.name])
-    macs = int(fan.sum()) * shapes[source.name][2]
+    macs = total_fan_out(node.projection, shapes[source.name])
     sums = width_of(lo, hi, node.name)
     if isinstance(node, ir.CurrentEncoder):
-        lo, hi = membrane_bounds(
-            lo, hi, node.bias.astype(np.int64), (node.leak,), program.timesteps
-        )
+        bias = node.bias.astype(np.int64)
+        lo, hi = membrane_bounds(lo, hi, bias, (node.leak,), program.timesteps)
+        _leak_fits(lo, hi, bias, (node.leak,), node.name)
     width = width_of(lo, hi, node.name)
     return NodeBounds(shape, 1, ir.size(shape), lo, hi, width, macs=macs, sums=sums)
 
@@ -228,12 +236,14 @@ def _population(
             below + negative * source.multiplicity,
             above + positive * source.multiplicity,
         )
-        work = int(fan_out(p, source.shape).sum()) * source.shape[2] * source.multiplicity
+        work = total_fan_out(p, source.shape) * source.multiplicity
         once = ir.once_per_inference(program.node(p.source))
         step, total = step + work, total + work * (1 if once else program.timesteps)
     leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
-    lo, hi = membrane_bounds(below, above, node.bias.astype(np.int64), leaks, program.timesteps)
+    bias = node.bias.astype(np.int64)
+    lo, hi = membrane_bounds(below, above, bias, leaks, program.timesteps)
     width = width_of(lo, hi, node.name)
+    _leak_fits(lo, hi, bias, leaks, node.name)
     spikes = not isinstance(node, ir.Accumulator)
     capacity, multiplicity = (ir.size(shape), 1) if spikes else (0, 0)
     return NodeBounds(shape, multiplicity, capacity, lo, hi, width, step, total)

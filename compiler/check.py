@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import re
 
 import numpy as np
@@ -15,13 +16,17 @@ _RESERVED = {"program", "readout"}
 MAX_TIMESTEPS = 127  # a spike time is stored in seven bits
 
 
+MAX_UNITS = 1 << 24  # of one map; far beyond what any target holds, far below what exhausts a proof
+MAX_EXTENT = 1 << 12  # of a kernel, stride, dilation or padding
+
+
 class IllegalProgram(EdgesnnError):
     """The program breaks a rule; the message names the node and the rule."""
 
 
 def check_program(program: ir.Program) -> None:
     """Raise IllegalProgram unless every rule of the integer program holds."""
-    _need(isinstance(program.timesteps, int), "program", "timesteps is a whole number")
+    _need(type(program.timesteps) is int, "program", "timesteps is a whole number")
     _need(
         1 <= program.timesteps <= MAX_TIMESTEPS, "program", f"timesteps is in 1...{MAX_TIMESTEPS}"
     )
@@ -48,8 +53,10 @@ def check_program(program: ir.Program) -> None:
             _need(source in seen, node.name, f"source {source!r} stands before its reader")
         _check_node(program, node, seen)
         seen[node.name] = ir.node_shape(node, seen)
-        _need(min(seen[node.name]) >= 1, node.name, f"the map {seen[node.name]} is not empty")
-        multiplicity[node.name] = _multiplicity(node, multiplicity)
+        shape = seen[node.name]
+        _need(min(shape) >= 1, node.name, f"the map {shape} is not empty")
+        _need(ir.size(shape) <= MAX_UNITS, node.name, f"a map has at most {MAX_UNITS:,} units")
+        multiplicity[node.name] = ir.node_multiplicity(node, multiplicity)
         if isinstance(node, ir.OrPool):
             _need(
                 multiplicity[node.source] == 1, node.name, "OrPool reads events of multiplicity 1"
@@ -71,13 +78,17 @@ def _need(condition: bool, where: str, rule: str) -> None:
 
 def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -> None:
     if isinstance(node, ir.SampleInput | ir.EventInput):
-        ok = len(node.shape) == 3 and all(isinstance(n, int) and n >= 1 for n in node.shape)
-        _need(ok, node.name, "shape is three positive whole numbers")
+        ok = len(node.shape) == 3 and all(
+            type(n) is int and 1 <= n <= MAX_UNITS for n in node.shape
+        )
+        _need(ok, node.name, f"shape is three whole numbers in 1...{MAX_UNITS:,}")
         if isinstance(node, ir.SampleInput):
             _need(node.dtype in ir.SAMPLE_RANGE, node.name, "dtype is uint8, int8 or int16")
             lo, hi = ir.SAMPLE_RANGE[node.dtype]
-            _need(lo <= node.zero_point <= hi, node.name, "zero_point is a sample value")
-            _need(np.isfinite(node.scale) and node.scale > 0, node.name, "scale is positive")
+            ok = type(node.zero_point) is int and lo <= node.zero_point <= hi
+            _need(ok, node.name, "zero_point is a sample value")
+            ok = type(node.scale) is float and math.isfinite(node.scale) and node.scale > 0
+            _need(ok, node.name, "scale is a positive number")
         return
     samples = isinstance(program.input, ir.SampleInput)
     for p in ir.projections(node):
@@ -94,7 +105,8 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
         _array(node.name, "thresholds", node.thresholds, "int32", want)
         ordered = bool(np.all(np.diff(node.thresholds.astype(np.int64), axis=1) <= 0))
         _need(ordered, node.name, "thresholds do not increase with the timestep")
-        _need(node.pool >= 1, node.name, "pool is at least 1")
+        ok = type(node.pool) is int and 1 <= node.pool <= MAX_EXTENT
+        _need(ok, node.name, f"pool is a whole number in 1...{MAX_EXTENT}")
     elif isinstance(node, ir.CurrentEncoder | ir.Population):
         into = ir.projections(node)
         _need(len(into) >= 1, node.name, "at least one projection delivers")
@@ -119,14 +131,17 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
             same = len({seen[s] for s in node.sources}) == 1
             _need(same, node.name, "a merge's sources are maps of one shape")
         else:
-            ok = node.kernel >= 1 and node.stride >= 1
-            _need(ok, node.name, "kernel and stride are at least 1")
+            extents = (node.kernel, node.stride)
+            ok = all(type(n) is int and 1 <= n <= MAX_EXTENT for n in extents)
+            _need(ok, node.name, f"kernel and stride are whole numbers in 1...{MAX_EXTENT}")
         reads_samples = samples and program.input.name in ir.sources(node)
         _need(not reads_samples, node.name, "operators read events")
 
 
 def _check_leak(where: str, terms: ir.Shifts) -> None:
-    ok = len(terms) <= 3 and all(s in (-1, 1) and 0 <= k <= 31 for s, k in terms)
+    ok = len(terms) <= 3 and all(
+        type(s) is int and s in (-1, 1) and type(k) is int and 0 <= k <= 31 for s, k in terms
+    )
     _need(ok, where, "leak is at most three (sign, shift) terms, shift 0...31")
 
 
@@ -143,12 +158,12 @@ def _check_projection(where: str, p: ir.Projection, source: ir.Shape) -> None:
         )
         return
     _need(p.weight.ndim == 4, where, "convolution weights are (out, kh, kw, in / groups)")
-    _need(
-        min((*p.stride, *p.dilation, p.groups)) >= 1,
-        where,
-        "stride, dilation, groups are at least 1",
-    )
-    _need(min(p.padding) >= 0, where, "padding is not negative")
+    extents = (*p.stride, *p.dilation, p.groups)
+    ok = all(type(n) is int and 1 <= n <= MAX_EXTENT for n in extents)
+    _need(ok, where, f"stride, dilation and groups are whole numbers in 1...{MAX_EXTENT}")
+    ok = all(type(n) is int and 0 <= n <= MAX_EXTENT for n in p.padding)
+    _need(ok, where, f"padding is whole numbers in 0...{MAX_EXTENT}")
+    _need(max(p.weight.shape[1:3]) <= MAX_EXTENT, where, f"kernels have at most {MAX_EXTENT} rows")
     o, _, _, i = p.weight.shape
     ok = source[2] == i * p.groups and o % p.groups == 0
     _need(ok, where, f"{o} x {i} weights in {p.groups} group(s) fit {source[2]} source channels")
@@ -160,22 +175,13 @@ def _array(where: str, name: str, a: np.ndarray, dtype: str, shape: tuple[int, .
     _need(ok, where, f"{name} is {dtype}{list(shape)}, found {found}")
 
 
-def _multiplicity(node: ir.Node, seen: dict[str, int]) -> int:
-    """Events that one unit can emit in one step."""
-    if isinstance(node, ir.SumPool):
-        return seen[node.source] * node.kernel**2
-    if isinstance(node, ir.Merge):
-        return sum(seen[s] for s in node.sources)
-    return 1
-
-
 def _check_readout(program: ir.Program) -> None:
     if isinstance(program.readout, ir.Rate):
         summed = program.output.leaks == (((1, 0),),)
         _need(summed, "readout", "a rate readout sums its currents: the output's leak is one")
         return
     value = program.readout.value
-    ok = isinstance(value, int) and -(2**31) <= value < 2**31
+    ok = type(value) is int and -(2**31) <= value < 2**31
     _need(ok, "readout", "value is an int32")
     if isinstance(program.readout, ir.Margin):
         _need(program.classes >= 2, "readout", "a margin needs two classes")

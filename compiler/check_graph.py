@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edgesnn.compiler import graph as g
 from edgesnn.compiler import ir
+from edgesnn.compiler.check import MAX_TIMESTEPS
 from edgesnn.targets.errors import EdgesnnError
 
 READOUTS = ("first-spike", "margin", "rate")
@@ -26,6 +29,10 @@ def check_graph(graph: g.Graph) -> None:
         raise EdgesnnError(
             f"{graph.name}: input dtype {graph.input.dtype!r}; use uint8, int8 or int16"
         )
+    if not 1 <= graph.timesteps <= MAX_TIMESTEPS:
+        raise EdgesnnError(f"{graph.name}: {graph.timesteps} timesteps; use 1 to {MAX_TIMESTEPS}")
+    if not (math.isfinite(graph.input.scale) and graph.input.scale > 0):
+        raise EdgesnnError(f"{graph.name}: input scale {graph.input.scale} is not positive")
     for layer in graph.layers:
         for source in g.layer_sources(layer):
             if source not in known:
@@ -38,6 +45,8 @@ def check_graph(graph: g.Graph) -> None:
         if isinstance(layer, g.Pool):
             if layer.kind not in ("or", "avg"):
                 raise EdgesnnError(f"{layer.name}: pooling kind {layer.kind!r}; use 'or' or 'avg'")
+            if layer.kernel < 1 or layer.stride < 1:
+                raise EdgesnnError(f"{layer.name}: pooling kernel and stride are at least 1")
         elif isinstance(layer, g.Merge):
             if len(layer.sources) < 2:
                 raise EdgesnnError(f"{layer.name}: a merge has at least two sources")

@@ -66,7 +66,7 @@ def load_program(path: Path | str) -> ir.Program:
             program = _decode(document["program"], ir.Program, "program", z)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as e:
         raise EdgesnnError(f"{path} is not a complete .esnn file ({e}); compile it again") from None
-    except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as e:
+    except Exception as e:  # whatever zip, JSON and npy make of damaged bytes
         raise EdgesnnError(f"{path} is not a valid edgesnn program: {_one_line(e)}") from None
     try:
         check_program(program)
@@ -157,7 +157,10 @@ def _load_array(value: Any, where: str, z: zipfile.ZipFile) -> np.ndarray:
         raise ValueError(f"{where}: the file holds no {name}")
     if z.getinfo(name).file_size > _MAX_ARRAY:
         raise ValueError(f"{where}: {name} is implausibly large")
-    array = np.load(io.BytesIO(z.read(name)), allow_pickle=False)
+    data = z.read(name)
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):
+        raise ValueError(f"{where}: {name} is not a .npy file")
+    array = np.load(io.BytesIO(data), allow_pickle=False)
     if array.dtype.name != value["dtype"] or list(array.shape) != value["shape"]:
         raise ValueError(
             f"{where}: {name} holds {array.dtype.name}{list(array.shape)}, "

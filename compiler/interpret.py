@@ -13,6 +13,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import fan_out
 from edgesnn.compiler.check import check_program
 from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.targets.errors import UsageError
 
 
 def project(p: ir.Projection, s: np.ndarray) -> np.ndarray:
@@ -85,6 +86,7 @@ class Interpreter:
         `sample` has the input's shape and dtype; for an event input it is [T, H, W, C], non-zero = event.
         """
         program = self.program
+        self._check_sample(np.asarray(sample))
         counts: dict[str, np.ndarray] = {}  # events per unit in this step
         state: dict[str, np.ndarray] = {}  # membranes; an encoder's spike times
         events = np.zeros(len(program.nodes), dtype=np.int64)
@@ -141,6 +143,21 @@ class Interpreter:
             if exited or t == program.timesteps:
                 return Trace(Decision(label, t, exited, u.copy(), events, sops), history)
         raise AssertionError("unreachable: a legal program has at least one timestep")
+
+    def _check_sample(self, sample: np.ndarray) -> None:
+        source = self.program.input
+        shape: tuple[int, ...] = source.shape
+        if isinstance(source, ir.EventInput):
+            shape = (self.program.timesteps, *shape)
+            fits = sample.dtype.kind in "uib"
+            dtype = "integer"
+        else:
+            fits, dtype = sample.dtype == source.dtype, source.dtype
+        if sample.shape != shape or not fits:
+            raise UsageError(
+                f"{self.program.name} takes {dtype} samples of shape {shape}, got {sample.dtype} "
+                f"{sample.shape}"
+            )
 
     def _accumulate(self, node: ir.Encoder, sample: np.ndarray) -> np.ndarray:
         """The encoder's projection of x - zero_point, before any pooling."""

@@ -327,6 +327,17 @@ def shapes(program: Program) -> dict[str, Shape]:
     return out
 
 
+def node_multiplicity(node: Node, seen: dict[str, int]) -> int:
+    """Events that one unit can emit in a step, given those of its sources; 0 where a node emits none."""
+    if isinstance(node, SampleInput | Accumulator):
+        return 0
+    if isinstance(node, SumPool):
+        return seen[node.source] * node.kernel**2
+    if isinstance(node, Merge):
+        return sum(seen[source] for source in node.sources)
+    return 1
+
+
 def once_per_inference(node: Node) -> bool:
     """Whether a unit of this node can emit only one event in a whole inference."""
     return isinstance(node, LatencyEncoder | Amos)

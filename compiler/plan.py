@@ -16,6 +16,7 @@ from edgesnn.targets.errors import EdgesnnError
 
 _BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4}
 _ALIGN = 8
+MAX_ARENA = 2**31 - 1
 MAX_SOPS = 2**31 - 1  # the engines count synaptic operations of an inference in 32 bits
 
 
@@ -117,4 +118,8 @@ def _place(wanted: list[Buffer]) -> Plan:
             Buffer(buffer.name, buffer.dtype, buffer.count, buffer.first, buffer.last, offset)
         )
     arena = max(p.offset + p.bytes for p in placed)
+    if arena > MAX_ARENA:
+        raise EdgesnnError(
+            f"the network needs {arena:,} bytes of memory; the engines address 2 GiB"
+        )
     return Plan({p.name: p for p in sorted(placed, key=lambda p: (p.offset, p.name))}, arena)

@@ -137,6 +137,8 @@ def _array(node: ast.Call, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
                 f"{dtype}{list(shape)}"
             )
         return array
+    if not all(type(v) is int for v in values):
+        raise ValueError("array values are whole numbers")
     array = np.array(values, dtype=np.int64).reshape(shape)
     if array.size and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
         raise ValueError(f"value outside {dtype}")

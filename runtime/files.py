@@ -37,6 +37,8 @@ def sha256(path: Path) -> str:
 
 def writable_folder(path: Path, marker: str) -> None:
     """Refuse an output folder that would overwrite anything but an older result, known by its `marker` file."""
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"{path} is the current folder; choose another --out")
     if path.is_dir():
         if any(path.iterdir()) and not (path / marker).is_file():
             raise UsageError(f"{path} holds other files; choose another --out or empty it")
@@ -45,19 +47,27 @@ def writable_folder(path: Path, marker: str) -> None:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put the finished folder `new` at `path`; an older one there goes away only after that."""
+    """Put the finished folder `new` at `path`; an older one there goes away only after that.
+
+    Interrupted between the two renames, the older one is put back; if even that fails it stays beside `path`
+    under a temporary name, and the message says which.
+    """
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         if not path.exists():
             os.rename(new, path)
             return
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        os.rename(path, old / "old")
-        try:
-            os.rename(new, path)
-        except OSError:
-            os.rename(old / "old", path)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
     except OSError as e:
         raise EdgesnnError(f"cannot write {path}: {e.strerror or e}") from None
+    try:
+        os.rename(new, path)
+    except BaseException as e:
+        try:
+            os.rename(old, path)
+        except OSError:
+            raise EdgesnnError(f"cannot write {path}; the older result is at {old}") from None
+        if isinstance(e, OSError):
+            raise EdgesnnError(f"cannot write {path}: {e.strerror or e}") from None
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -74,7 +74,14 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
 
 
 def _input(source: g.SampleInput) -> ir.SampleInput:
-    return ir.SampleInput("input", source.shape, source.dtype, source.scale, source.zero_point)
+    shape = tuple(int(n) for n in source.shape)
+    return ir.SampleInput(
+        "input",
+        shape,
+        source.dtype,
+        float(source.scale),
+        int(source.zero_point),  # type: ignore[arg-type]
+    )
 
 
 def _pool(layer: g.Pool) -> ir.Operator:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
+from edgesnn.compiler.inspect import node_kind
 from edgesnn.compiler.layout import ScatterConv, scatter_conv
 from edgesnn.compiler.plan import Plan
 from edgesnn.compiler.tir.amos import amos_fire
@@ -22,19 +23,6 @@ from edgesnn.compiler.tir.pool import or_pool, sum_pool
 from edgesnn.compiler.tir.readout import readout
 from edgesnn.compiler.tir.sample_conv import copy_row, sample_conv
 from edgesnn.compiler.tir.spike_times import emit_times, spike_times
-
-_KINDS = {
-    ir.SampleInput: "ESNN_NODE_INPUT",
-    ir.EventInput: "ESNN_NODE_INPUT",
-    ir.LatencyEncoder: "ESNN_NODE_ENCODER",
-    ir.CurrentEncoder: "ESNN_NODE_ENCODER",
-    ir.Lif: "ESNN_NODE_SPIKING",
-    ir.Amos: "ESNN_NODE_SPIKING",
-    ir.Merge: "ESNN_NODE_OPERATOR",
-    ir.OrPool: "ESNN_NODE_OPERATOR",
-    ir.SumPool: "ESNN_NODE_OPERATOR",
-    ir.Accumulator: "ESNN_NODE_OUTPUT",
-}
 
 
 @dataclass
@@ -381,7 +369,7 @@ def model_source(e: Emission) -> str:
         b = e.bounds.nodes[node.name]
         run = "0" if i == 0 else f"node_{i}"
         queue = plan.offset(f"{node.name}.queue") if b.capacity else 0
-        kind = _KINDS[type(node)]
+        kind = f"ESNN_NODE_{node_kind(node).upper()}"
         rows.append(f'  {{"{node.name}", {run}, {queue}u, {b.capacity}u, {b.neurons}u, {kind}}}')
     nodes = ",\n".join(rows)
     held = "frame" if isinstance(p.input, ir.SampleInput) else "bitmap"
