@@ -242,6 +242,10 @@ class LinkEngine:
                     f"(id {self.info.model_id.hex()}), the bundle is {bundle.name!r} "
                     f"(id {bundle.model_id.hex()}); flash the bundle's firmware"
                 )
+        except EdgesnnError:
+            self.close()
+            self._check_watch()
+            raise
         except BaseException:
             self.close()
             raise

@@ -19,6 +19,7 @@ from edgesnn.targets.board import Board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 _PR_SET_PDEATHSIG = 1
+_LAST_WORDS = 0.5  # seconds
 
 
 def _die_with_parent() -> Callable[[], None] | None:
@@ -104,7 +105,11 @@ class Emulator:
         """Raise EdgesnnError with QEMU's last words when it has ended."""
         if self._process is None:
             raise EdgesnnError(f"the emulator of {self.board.name} is not running")
-        code = self._process.poll()
+        try:
+            # A broken link may be noticed a moment before the end of the process.
+            code: int | None = self._process.wait(timeout=_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            code = None
         if code is not None:
             self._stderr.seek(0)
             said = self._stderr.read().decode(errors="replace").splitlines()
