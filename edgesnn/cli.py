@@ -536,8 +536,14 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
-def _bytes(value: int | None) -> str:
-    return "known after compilation" if value is None else f"{value:,} bytes"
+def _bytes(value: int | None, unknown: str = "known after compilation") -> str:
+    return unknown if value is None else f"{value:,} bytes"
+
+
+def _stack(about: dict[str, Any]) -> str:
+    built = about.get("target") is not None
+    unknown = "unknown: LLVM objects tell no frame sizes" if built else "known after compilation"
+    return _bytes(about["stack_bytes"], unknown)
 
 
 def _histogram(histogram: dict[str, int]) -> str:
@@ -579,7 +585,7 @@ def _print_memory(about: dict[str, Any]) -> None:
             ("flash", _bytes(about["flash_bytes"])),
             ("RAM (with the arena)", _bytes(about["ram_bytes"])),
             ("arena", _bytes(about["arena_bytes"])),
-            ("stack, worst case", _bytes(about["stack_bytes"])),
+            ("stack, worst case", _stack(about)),
             ("timesteps, at most", str(about["timesteps"])),
             ("worst case", _worst(about)),
             ("encoder", f"{about['encoder_macs']:,} multiply-adds per inference"),
@@ -623,7 +629,7 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     rows += [
         ("flash", _bytes(memory["flash_bytes"])),
         ("RAM (with the arena)", _bytes(memory["ram_bytes"])),
-        ("stack, worst case", _bytes(memory["stack_bytes"])),
+        ("stack, worst case", _stack({**memory, "target": report["target"]})),
     ]
     if memory["stack_high_water"] is not None:
         rows.append(("stack, used so far", _bytes(memory["stack_high_water"])))

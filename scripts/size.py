@@ -39,7 +39,7 @@ def report(bundle: Bundle) -> None:
     memory = bundle.manifest["memory"]
     print(f"{bundle.name} for {bundle.board or bundle.target}, {bundle.manifest['codegen']} code")
     for name in ("flash_bytes", "ram_bytes", "arena_bytes", "stack_bytes"):
-        print(f"  {name:14}{memory[name]:10,}")
+        print(f"  {name:14}{'unknown' if memory[name] is None else format(memory[name], ','):>10}")
     for name, size in sorted(memory["sections"].items()):
         print(f"  {name:14}{size:10,}")
     if bundle.firmware is not None:
