@@ -75,10 +75,13 @@ class _Draw:
         self.maps: dict[str, ir.Shape] = {}
         self.rates: dict[str, float] = {}  # expected events per unit and step
         self.multiplicity: dict[str, int] = {}
+        self.spread = 0.0  # of one weighted sample
 
     def program(self, name: str) -> ir.Program:
         rng = self.rng
         last = self._input()
+        if "x" in self.maps and self._chance(0.15):
+            last = self._encoder("second", "x")  # the first one is read by the output
         for depth in range(int(rng.integers(0, 4))):
             last = self._layer(depth, last)
         output, readout = self._output()
@@ -116,22 +119,26 @@ class _Draw:
             return self._add(ir.EventInput("events", shape), 0.3)
         dtype = str(rng.choice(["uint8", "uint8", "int8", "int16"]))
         zero = int(rng.choice([0, 0, 3])) if dtype != "int8" else int(rng.integers(-5, 6))
+        self.spread = {"uint8": 90.0, "int8": 74.0, "int16": 18900.0}[dtype] * 40
         self._add(ir.SampleInput("x", shape, dtype, 1.0, zero), 1.0)
-        projection = _projection(rng, "x", shape)
+        return self._encoder("encoder", "x")
+
+    def _encoder(self, name: str, source: str) -> str:
+        rng, shape = self.rng, self.maps[source]
+        projection = _projection(rng, source, shape)
         full = ir.conv_shape(projection, shape)
-        spread = {"uint8": 90.0, "int8": 74.0, "int16": 18900.0}[dtype] * 40
-        spread *= np.sqrt(projection.weight[0].size)
+        spread = self.spread * np.sqrt(projection.weight[0].size)
         if self._chance(0.25):
             theta = self._thresholds(full[2], 2 * spread)
             bias = self._bias(full[2], int(spread / 4))
             encoder: ir.Encoder = ir.CurrentEncoder(
-                "encoder", projection, self._leak(), theta, bias, self._reset()
+                name, projection, self._leak(), theta, bias, self._reset()
             )
             return self._add(encoder, 0.4)
         pool = int(rng.integers(1, max(2, min(full[0], full[1], 3) + 1)))
         steps = rng.normal(0.3, 1.0, (full[2], self.timesteps - 1)) * spread
         thresholds = -np.sort(-steps, axis=1)
-        encoder = ir.LatencyEncoder("encoder", projection, thresholds.astype(np.int32), pool)
+        encoder = ir.LatencyEncoder(name, projection, thresholds.astype(np.int32), pool)
         return self._add(encoder, 1 / self.timesteps)
 
     def _layer(self, depth: int, last: str) -> str:
@@ -178,7 +185,7 @@ class _Draw:
         rng = self.rng
         read = {s for n in self.nodes for s in ir.sources(n)}
         unread = [n for n in self.maps if n not in read and n != "x"]
-        classes = int(rng.integers(2, 12))
+        classes = int(rng.choice([1, *range(2, 12)]))
         into = tuple(ir.Dense(s, _weights(rng, (classes, ir.size(self.maps[s])))) for s in unread)
         spread = sum(40 * np.sqrt(p.weight[0].size * self.rates[p.source]) for p in into)
         # One output in ten has biases that need 32-bit membranes.
@@ -189,7 +196,12 @@ class _Draw:
             return ir.Accumulator("output", into, (((1, 0),),), bias), ir.Rate()
         each = tuple(self._leak() for _ in range(classes))
         leaks = each if self._chance(0.3) else (self._leak(),)
-        readout = ir.FirstSpike(value) if kind < 0.6 else ir.Margin(value // 2)
+        if kind < 0.6 or classes == 1:
+            # Now and then one that is met below zero.
+            return ir.Accumulator("output", into, leaks, bias), ir.FirstSpike(
+                -value if self._chance(0.1) else value
+            )
+        readout = ir.Margin(value // 2)
         return ir.Accumulator("output", into, leaks, bias), readout
 
 

@@ -6,6 +6,7 @@ Opening one needs numpy alone; it checks the manifest and the SHA-256 of every f
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,71 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 
 BUNDLE_VERSION = 1
 MANIFEST = "manifest.json"
+
+
+_LIMIT = 2**31 - 1  # of every size and count
+_NODE_KINDS = ("input", "encoder", "spiking", "operator", "output")
+
+
+def _problem(m: dict[str, Any]) -> str | None:
+    """The first field that is missing, of the wrong type or out of range; None when all are sound."""
+
+    def whole(value: object, low: int = 0, high: int = _LIMIT) -> bool:
+        return type(value) is int and low <= value <= high
+
+    def shape(value: object) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(whole(n, 1) for n in value)
+
+    def node(value: object) -> bool:
+        return (
+            isinstance(value, dict)
+            and isinstance(value.get("name"), str)
+            and value.get("kind") in _NODE_KINDS
+            and shape(value.get("shape"))
+            and whole(value.get("neurons"), 1)
+            and whole(value.get("queue_capacity"))
+        )
+
+    def inside(name: object) -> bool:
+        return (
+            isinstance(name, str)
+            and bool(name)
+            and not Path(name).is_absolute()
+            and ".." not in name
+        )
+
+    def table(name: str) -> dict[str, Any]:
+        value = m.get(name)
+        return value if isinstance(value, dict) else {}
+
+    source, memory, bounds, files = (table(n) for n in ("input", "memory", "bounds", "files"))
+    names, digest = m.get("class_names"), m.get("program_sha256")
+    stack = memory.get("stack_bytes", -1)
+    checks = {
+        "name": isinstance(m.get("name"), str),
+        "target": isinstance(m.get("target"), str),
+        "board": m.get("board") is None or isinstance(m["board"], str),
+        "timesteps": whole(m.get("timesteps"), 1, 127),
+        "classes": whole(m.get("classes"), 1),
+        "class_names": isinstance(names, list) and all(isinstance(n, str) for n in names),
+        "program_sha256": isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest)),
+        "input.kind": source.get("kind") in ("samples", "events"),
+        "input.shape": shape(source.get("shape")),
+        "input.dtype": source.get("dtype") in ("uint8", "int8", "int16"),
+        "nodes": isinstance(m.get("nodes"), list)
+        and len(m["nodes"]) > 1
+        and all(map(node, m["nodes"])),
+        "event_bytes": m.get("event_bytes") in (2, 4),
+        "output_bytes": m.get("output_bytes") in (2, 4),
+        "bounds.encoder_macs": whole(bounds.get("encoder_macs"), 0, 2**62),
+        "memory.arena_bytes": whole(memory.get("arena_bytes")),
+        "memory.flash_bytes": whole(memory.get("flash_bytes")),
+        "memory.ram_bytes": whole(memory.get("ram_bytes")),
+        "memory.stack_bytes": stack is None or whole(stack),
+        "files": "model.esnn" in files
+        and all(inside(n) and isinstance(d, str) for n, d in files.items()),
+    }
+    return next((name for name, sound in checks.items() if not sound), None)
 
 
 @dataclass(frozen=True)
@@ -41,16 +107,20 @@ class Bundle:
     def open(cls, path: Path | str) -> Bundle:
         """Open and check a bundle. EdgesnnError says what is missing or altered."""
         folder = Path(path)
-        if not folder.exists():
-            raise EdgesnnError(f"there is no bundle at {folder}; make one with `edgesnn compile`")
         file = folder / MANIFEST
-        if not file.is_file():
-            raise EdgesnnError(
-                f"{folder} is not a bundle: it holds no {MANIFEST}; run `edgesnn compile`"
-            )
         try:
+            if not folder.exists():
+                raise EdgesnnError(
+                    f"there is no bundle at {folder}; make one with `edgesnn compile`"
+                )
+            if not file.is_file():
+                raise EdgesnnError(
+                    f"{folder} is not a bundle: it has no {MANIFEST}; run `edgesnn compile`"
+                )
             manifest = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
+        except OSError as e:
+            raise EdgesnnError(f"cannot read {file}: {e.strerror or e}") from None
+        except (ValueError, RecursionError) as e:
             raise EdgesnnError(f"{file} is not readable ({e}); compile the model again") from None
         bundle = cls(folder, manifest if isinstance(manifest, dict) else {})
         bundle._check()
@@ -59,24 +129,16 @@ class Bundle:
     def _check(self) -> None:
         m = self.manifest
         if m.get("format") != "edgesnn-bundle":
-            raise EdgesnnError(
-                f"{self.path / MANIFEST} is not the manifest of an edgesnn bundle; compile again"
-            )
+            raise EdgesnnError(f"{self.path / MANIFEST} is not the manifest of an edgesnn bundle")
         if m.get("version") != BUNDLE_VERSION:
             raise EdgesnnError(
                 f"{self.path}: bundle version {m.get('version')!r}, this edgesnn reads {BUNDLE_VERSION}; "
                 "compile the model again"
             )
-        try:
-            files = dict(m["files"])
-            _ = (self.name, self.target, self.board, self.timesteps, self.classes, self.class_names)
-            _ = (self.input_kind, self.input_shape, self.input_dtype, self.nodes, self.model_id)
-            _ = (self.event_bytes, self.output_bytes, self.encoder_macs, m["memory"], m["bounds"])
-        except (KeyError, TypeError, ValueError) as e:
-            raise EdgesnnError(
-                f"{self.path / MANIFEST} is damaged ({e!r}); compile again"
-            ) from None
-        for name, digest in files.items():
+        problem = _problem(m)
+        if problem is not None:
+            raise EdgesnnError(f"{self.path / MANIFEST} is damaged ({problem}); compile again")
+        for name, digest in m["files"].items():
             file = self.path / name
             if not file.is_file():
                 raise EdgesnnError(f"{self.path} is incomplete: {name} is missing; compile again")

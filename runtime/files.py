@@ -37,13 +37,16 @@ def sha256(path: Path) -> str:
 
 def writable_folder(path: Path, marker: str) -> None:
     """Refuse an output folder that would overwrite anything but an older result, known by its `marker` file."""
-    if path.resolve() == Path.cwd():
-        raise UsageError(f"{path} is the current folder; choose another --out")
-    if path.is_dir():
-        if any(path.iterdir()) and not (path / marker).is_file():
-            raise UsageError(f"{path} holds other files; choose another --out or empty it")
-    elif path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists and is not a folder; choose another --out")
+    try:
+        if path.resolve() == Path.cwd():
+            raise UsageError(f"{path} is the current folder; choose another --out")
+        if path.is_dir():
+            if any(path.iterdir()) and not (path / marker).is_file():
+                raise UsageError(f"{path} holds other files; choose another --out or empty it")
+        elif path.exists() or path.is_symlink():
+            raise UsageError(f"{path} exists and is not a folder; choose another --out")
+    except OSError as e:
+        raise EdgesnnError(f"cannot write {path}: {e.strerror or e}") from None
 
 
 def replace_folder(new: Path, path: Path) -> None:

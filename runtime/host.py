@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import tempfile
 import time
+import uuid
 from ctypes import c_int32, c_size_t, c_uint32, c_void_p
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -14,6 +18,18 @@ from edgesnn.runtime.engine import Decision, Trace
 from edgesnn.targets.errors import EdgesnnError
 
 DECIDED = 1
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    """Load a library under a name of its own: the loader would hand out an older one of the same path."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgesnn-") as folder:
+            own = shutil.copy(library, Path(folder) / f"{uuid.uuid4().hex}.so")
+            return ctypes.CDLL(str(own))
+    except OSError as e:
+        raise EdgesnnError(
+            f"cannot load {library} ({e}); compile the model again on this machine"
+        ) from None
 
 
 class HostEngine:
@@ -28,28 +44,45 @@ class HostEngine:
                 "here, or name a board or port"
             )
         self.bundle = bundle
-        try:
-            self._lib = ctypes.CDLL(str(bundle.library.resolve()))
-        except OSError as e:
-            raise EdgesnnError(
-                f"cannot load {bundle.library} ({e}); compile the model again on this machine"
-            ) from None
+        self._lib = _load(bundle.library)
         self._declare()
-        nodes = len(bundle.nodes)
+        shape = self._agreed_shape()
         self._ctx = ctypes.create_string_buffer(self._lib.esnn_host_context_bytes())
-        arena = int(bundle.manifest["memory"]["arena_bytes"])
-        self._arena = np.zeros(arena // 8 + 1, dtype=np.uint64)
+        self._arena = np.zeros(shape["arena_bytes"] // 8 + 1, dtype=np.uint64)
         self._decision = np.zeros(3, dtype=np.uint32)
-        self._membranes = np.zeros(bundle.classes, dtype=np.int32)
-        self._stats = np.zeros((nodes, 2), dtype=np.uint32)
-        self._queue = np.zeros(max(1, *(n.queue_capacity for n in bundle.nodes)), dtype=np.uint32)
+        self._membranes = np.zeros(shape["classes"], dtype=np.int32)
+        self._stats = np.zeros((shape["nodes"], 2), dtype=np.uint32)
+        self._queue = np.zeros(max(1, shape["queue"]), dtype=np.uint32)
         model = self._lib.esnn_host_model()
         self._call("esnn_init", self._ctx, model, self._arena.ctypes.data, self._arena.nbytes)
+
+    def _agreed_shape(self) -> dict[str, int]:
+        """The library's own sizes; EdgesnnError where the manifest says otherwise."""
+        found = np.zeros(10, dtype=np.uint32)
+        self._lib.esnn_host_shape(found.ctypes.data)
+        names = ("arena_bytes", "input_bytes", "classes", "nodes", "timesteps", "queue")
+        shape = {name: int(value) for name, value in zip(names, found, strict=False)}
+        b = self.bundle
+        frame = int(np.prod(b.input_shape)) * np.dtype(b.input_dtype).itemsize
+        want = {
+            "input_bytes": frame if b.input_kind == "samples" else 0,
+            "classes": b.classes,
+            "nodes": len(b.nodes),
+            "timesteps": b.timesteps,
+        }
+        odd = [name for name, value in want.items() if shape[name] != value]
+        if odd or found[6:].astype("<u4").tobytes() != b.model_id:
+            what = f"{odd[0]} differs" if odd else "it is another model"
+            raise EdgesnnError(
+                f"{b.library} does not belong to its manifest ({what}); compile the model again"
+            )
+        return shape
 
     def _declare(self) -> None:
         signatures: dict[str, tuple[object, list[object]]] = {
             "esnn_host_context_bytes": (c_size_t, []),
             "esnn_host_model": (c_void_p, []),
+            "esnn_host_shape": (None, [c_void_p]),
             "esnn_host_outcome": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p]),
             "esnn_host_queue": (c_int32, [c_void_p, c_void_p, c_uint32]),
             "esnn_init": (c_int32, [c_void_p, c_void_p, c_void_p, c_size_t]),

@@ -1,7 +1,8 @@
 """Worst-case stack depth from what the compiler says about every function.
 
-GCC writes the call graph with frame sizes (`-fcallgraph-info=su`): the depth is the longest path. Clang writes
-frame sizes only (`-fstack-usage`): without recursion no path can be deeper than the sum of all frames.
+GCC writes the call graph with frame sizes (`-fcallgraph-info=su`): the depth is the longest path. Clang and zig
+put frame sizes alone into a section (`-fstack-size-section`): without recursion no path can be deeper than
+the sum of all frames.
 """
 
 from __future__ import annotations
@@ -61,12 +62,35 @@ def worst_case_stack(folder: Path, entries: Iterable[str], indirect: str) -> int
 
 
 def _sum_of_frames(folder: Path) -> int:
-    total = LIBRARY_FRAME
-    for file in sorted(folder.glob("*.su")):
-        for line in file.read_text().splitlines():
-            where, size, kind = line.split("\t")[:3]
-            _bounded(where, kind)
-            total += int(size)
+    objects = sorted(folder.glob("*.o"))
+    if not objects:
+        raise EdgesnnError("there are no objects to take frame sizes from")
+    return LIBRARY_FRAME + sum(_frames(path) for path in objects)
+
+
+def _frames(path: Path) -> int:
+    """Sum over one object's functions: its .stack_sizes sections hold (address, ULEB128 size) pairs."""
+    from elftools.elf.elffile import ELFFile
+
+    total = 0
+    with path.open("rb") as f:
+        elf = ELFFile(f)
+        sections = [s.data() for s in elf.iter_sections() if s.name == ".stack_sizes"]
+        code = any(s.name.startswith(".text") and s["sh_size"] for s in elf.iter_sections())
+        word = elf.elfclass // 8
+    if code and not sections:
+        raise EdgesnnError(f"{path.name} does not say how much stack its functions use")
+    for data in sections:
+        at = 0
+        while at < len(data):
+            at += word
+            size = shift = 0
+            while True:
+                byte = data[at]
+                at, size, shift = at + 1, size | (byte & 127) << shift, shift + 7
+                if byte < 128:
+                    break
+            total += size
     return total
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,31 +15,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.target import Target
 
 _APT = "apt-get install -y gcc-arm-none-eabi"
+PREFERENCES = ("gcc", "zig")
 _REPRODUCIBLE = ("-g0", "-fno-ident", "-frandom-seed=edgesnn")
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A C compiler for one target. kind is "gcc" or "zig"; `cc` and `ar` are command prefixes."""
+    """A C compiler. kind is "gcc", "clang" or "zig"; `cc` and `ar` are command prefixes."""
 
     kind: str
     cc: tuple[str, ...]
     ar: tuple[str, ...]
-    target: Target
     version: str
 
     def compile(
         self, source: str, obj: str, flags: Sequence[str], cwd: Path, *, graph: bool = False
     ) -> None:
-        """Compile one C file (names relative to cwd). `graph` asks for stack use (.su) and call graph (.ci)."""
-        extra = [*_REPRODUCIBLE] if self.kind == "gcc" else ["-g0"]
+        """Compile one C file (names relative to cwd). `graph` asks for what `worst_case_stack` reads."""
+        extra = list(_REPRODUCIBLE) if self.kind == "gcc" else ["-g0"]
         if graph:
-            extra += ["-fcallgraph-info=su"] if self.kind == "gcc" else []
-            extra += ["-fstack-usage"]
+            extra.append("-fcallgraph-info=su" if self.kind == "gcc" else "-fstack-size-section")
         self._run([*self.cc, *flags, *extra, "-c", source, "-o", obj], cwd)
 
     def link(self, objects: Sequence[str], out: str, flags: Sequence[str], cwd: Path) -> None:
@@ -74,19 +74,25 @@ def find_toolchain(target: Target, prefer: str | None = None) -> Toolchain:
 
     The environment variable EDGESNN_TOOLCHAIN does the same. EdgesnnError says what to install.
     """
+    if prefer not in (None, *PREFERENCES):
+        raise UsageError(f"unknown toolchain {prefer!r}; choose one of: {', '.join(PREFERENCES)}")
     prefer = prefer or os.environ.get("EDGESNN_TOOLCHAIN") or None
-    if prefer not in (None, "gcc", "zig"):
-        raise EdgesnnError(f"unknown toolchain {prefer!r}; EDGESNN_TOOLCHAIN is gcc or zig")
+    if prefer not in (None, *PREFERENCES):
+        raise UsageError(f"EDGESNN_TOOLCHAIN is {prefer!r}; set it to gcc or zig, or not at all")
     mcu = target.kind == "mcu"
-    gcc = shutil.which("arm-none-eabi-gcc" if mcu else os.environ.get("CC", "cc"))
+    command = ["arm-none-eabi-gcc"] if mcu else shlex.split(os.environ.get("CC", "cc"))
+    gcc = shutil.which(command[0]) if command else None
+    if not mcu and "CC" in os.environ and gcc is None and prefer != "zig":
+        raise EdgesnnError(f"CC is {os.environ['CC']!r}, which is not on PATH; unset or correct it")
     ar = shutil.which("arm-none-eabi-ar" if mcu else "ar")
     if gcc and ar and prefer != "zig":
-        cc = (gcc, *target.gcc)
-        return Toolchain("gcc", cc, (ar,), target, _version([gcc, "--version"]))
+        version = _version([gcc, "--version"])
+        kind = "clang" if "clang" in version else "gcc"
+        return Toolchain(kind, (gcc, *command[1:], *target.gcc), (ar,), version)
     if importlib.util.find_spec("ziglang") is not None and prefer != "gcc":
         zig = (sys.executable, "-m", "ziglang")
         cc = (*zig, "cc", *target.zig)
-        return Toolchain("zig", cc, (*zig, "ar"), target, "zig " + _version([*zig, "version"]))
+        return Toolchain("zig", cc, (*zig, "ar"), "zig " + _version([*zig, "version"]))
     what = "arm-none-eabi-gcc" if mcu else "a C compiler (cc)"
     install = _APT if mcu else "apt-get install -y gcc"
     raise EdgesnnError(f"{what} is not on PATH; run `{install}` or `pip install ziglang`")

@@ -65,7 +65,10 @@ def c_source(kernel: Kernel) -> str:
             "install the version that `pip install edgesnn[compile]` pins"
         )
     body = text[text.index(kernel.prototype() + " {") :]
-    return _without_unused(body.strip()) + "\n"
+    head, rest = _without_unused(body.strip()).split("\n", 1)
+    words = set(re.findall(r"\w+", rest))
+    unused = "".join(f"  (void){p.name};\n" for p in kernel.params if p.name not in words)
+    return f"{head}\n{unused}{rest}\n"
 
 
 def _without_unused(body: str) -> str:

@@ -11,12 +11,25 @@ from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kernel:
     """First spike: max U >= value. Margin: the two largest differ by >= value. Rate: never."""
     value = 0 if isinstance(rule, ir.Rate) else rule.value
-    margin = isinstance(rule, ir.Margin)
     rate = isinstance(rule, ir.Rate)
     lowest = -(2**31)
 
     @T.prim_func
-    def main(u_p: T.handle(width), out_p: T.handle("int32")):
+    def leader(u_p: T.handle(width), out_p: T.handle("int32")):
+        u = T.decl_buffer((classes,), width, data=u_p)
+        out = T.decl_buffer((2,), "int32", data=out_p)
+        best = T.alloc_buffer((1,), "int32")
+        best[0] = 0
+        for k in range(1, classes):
+            if u[k] > u[best[0]]:
+                best[0] = k
+        if T.And(T.bool(not rate), T.Cast("int32", u[best[0]]) >= value):
+            out[0] = best[0] + 1
+        else:
+            out[0] = -1 - best[0]
+
+    @T.prim_func
+    def margin(u_p: T.handle(width), out_p: T.handle("int32")):
         u = T.decl_buffer((classes,), width, data=u_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
         best = T.alloc_buffer((1,), "int32")
@@ -33,18 +46,11 @@ def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kerne
                 best[0] = k
             elif v > second[0]:
                 second[0] = v
-        if rate:
-            out[0] = -1 - best[0]
-        elif margin:
-            # The difference of two int32 can exceed int32: compare in 64 bits.
-            if T.Cast("int64", top[0]) - T.Cast("int64", second[0]) >= T.int64(value):
-                out[0] = best[0] + 1
-            else:
-                out[0] = -1 - best[0]
+        # The difference of two int32 can exceed int32: compare in 64 bits.
+        if T.Cast("int64", top[0]) - T.Cast("int64", second[0]) >= T.int64(value):
+            out[0] = best[0] + 1
         else:
-            if top[0] >= value:
-                out[0] = best[0] + 1
-            else:
-                out[0] = -1 - best[0]
+            out[0] = -1 - best[0]
 
-    return make_kernel(symbol, (table("u_p", width), pointer("out_p", "int32")), main)
+    function = margin if isinstance(rule, ir.Margin) else leader
+    return make_kernel(symbol, (table("u_p", width), pointer("out_p", "int32")), function)

@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+/* No context, or one that esnn_init has not bound to a model. */
+static int esnn_unbound(const esnn_ctx *ctx) { return ctx == NULL || ctx->model == NULL; }
+
 static uint32_t *esnn_counts(const esnn_ctx *ctx) {
   return (uint32_t *)(void *)(ctx->arena + ctx->model->counts_offset);
 }
@@ -41,7 +44,7 @@ static void esnn_clear_input(esnn_ctx *ctx) {
 
 int32_t esnn_reset(esnn_ctx *ctx) {
   uint32_t n;
-  if (ctx == NULL || ctx->model == NULL) {
+  if (esnn_unbound(ctx)) {
     return ESNN_ERR_ARGUMENT;
   }
   n = ctx->model->node_count;
@@ -76,18 +79,20 @@ int32_t esnn_init(esnn_ctx *ctx, const esnn_model *model, void *arena, size_t ar
 }
 
 int32_t esnn_push_part(esnn_ctx *ctx, size_t offset, const void *samples, size_t bytes) {
-  if (ctx == NULL || samples == NULL) {
+  if (esnn_unbound(ctx) || samples == NULL) {
     return ESNN_ERR_ARGUMENT;
   }
   if (ctx->model->input_bytes == 0) {
     return ESNN_ERR_INPUT;
   }
+  if (offset > ctx->model->input_bytes || bytes > ctx->model->input_bytes - offset) {
+    return ESNN_ERR_ARGUMENT;
+  }
   if (offset == 0) {
     (void)esnn_reset(ctx);
   } else if (ctx->step != 0 || ctx->label >= 0) {
     return ESNN_ERR_STATE; /* the running inference already uses the frame's memory */
-  }
-  if (offset != ctx->filled || bytes > ctx->model->input_bytes - offset) {
+  } else if (offset != ctx->filled) {
     return ESNN_ERR_ARGUMENT;
   }
   memcpy(ctx->arena + ctx->model->input_offset + offset, samples, bytes);
@@ -96,7 +101,7 @@ int32_t esnn_push_part(esnn_ctx *ctx, size_t offset, const void *samples, size_t
 }
 
 int32_t esnn_push_frame(esnn_ctx *ctx, const void *samples, size_t bytes) {
-  if (ctx == NULL) {
+  if (esnn_unbound(ctx)) {
     return ESNN_ERR_ARGUMENT;
   }
   if (ctx->model->input_bytes == 0) {
@@ -113,7 +118,7 @@ int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count)
   uint8_t *bitmap;
   uint32_t *queued;
   size_t i;
-  if (ctx == NULL || (addresses == NULL && count != 0)) {
+  if (esnn_unbound(ctx) || (addresses == NULL && count != 0)) {
     return ESNN_ERR_ARGUMENT;
   }
   model = ctx->model;
@@ -149,7 +154,7 @@ int32_t esnn_step_node(esnn_ctx *ctx) {
   const esnn_node *node;
   uint32_t sops = 0;
   int32_t out;
-  if (ctx == NULL) {
+  if (esnn_unbound(ctx)) {
     return ESNN_ERR_ARGUMENT;
   }
   model = ctx->model;
@@ -204,7 +209,7 @@ int32_t esnn_run(esnn_ctx *ctx) {
 }
 
 int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out) {
-  if (ctx == NULL || out == NULL) {
+  if (esnn_unbound(ctx) || out == NULL) {
     return ESNN_ERR_ARGUMENT;
   }
   if (ctx->label < 0) {
@@ -218,11 +223,11 @@ int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out) {
 
 int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out) {
   const uint8_t *u;
-  if (ctx == NULL || out == NULL || k >= ctx->model->classes) {
+  if (esnn_unbound(ctx) || out == NULL || k >= ctx->model->classes) {
     return ESNN_ERR_ARGUMENT;
   }
-  if (ctx->step == 0) {
-    return ESNN_ERR_STATE;
+  if (ctx->step == 0 || (ctx->step == 1 && ctx->node != 0)) {
+    return ESNN_ERR_STATE; /* the output node has not run yet */
   }
   u = ctx->arena + ctx->model->output_offset;
   if (ctx->model->output_bytes == 2u) {
@@ -235,7 +240,7 @@ int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out) {
 
 int32_t esnn_event(const esnn_ctx *ctx, uint32_t i, uint32_t *out) {
   const esnn_model *model;
-  if (ctx == NULL || out == NULL || i >= ctx->last_count) {
+  if (esnn_unbound(ctx) || out == NULL || i >= ctx->last_count) {
     return ESNN_ERR_ARGUMENT;
   }
   model = ctx->model;
@@ -244,7 +249,7 @@ int32_t esnn_event(const esnn_ctx *ctx, uint32_t i, uint32_t *out) {
 }
 
 int32_t esnn_node_stats(const esnn_ctx *ctx, uint32_t i, esnn_stats *out) {
-  if (ctx == NULL || out == NULL || i >= ctx->model->node_count) {
+  if (esnn_unbound(ctx) || out == NULL || i >= ctx->model->node_count) {
     return ESNN_ERR_ARGUMENT;
   }
   *out = esnn_all_stats(ctx)[i];

@@ -26,14 +26,14 @@ extern "C" {
 #define ESNN_ERR_INPUT -5     /* this model takes the other kind of input (samples / events) */
 
 /* esnn_node.kind */
-#define ESNN_NODE_INPUT 0    /* address events pushed by the caller */
+#define ESNN_NODE_INPUT 0    /* what the caller pushes: a frame of samples, or address events */
 #define ESNN_NODE_ENCODER 1  /* samples to spikes */
 #define ESNN_NODE_SPIKING 2  /* population with threshold and reset */
 #define ESNN_NODE_OPERATOR 3 /* pooling */
 #define ESNN_NODE_OUTPUT 4   /* population that the readout looks at */
 
-/* One node of the program; run is null for the input. Otherwise it does all of the node's work in timestep t (1...T): returns the number of
- * events it put into its queue and adds its synaptic operations to *sops. The output node returns class + 1
+/* One node of the program; run is null for the input. Otherwise it does all of the node's work in timestep
+ * t (1...T): returns the number of events it put into its queue and adds its synaptic operations to *sops. The output node returns class + 1
  * when the readout's criterion is met and -(class + 1) with the leading class when it is not. */
 typedef struct esnn_node {
   const char *name;

@@ -5,6 +5,7 @@
 extern const esnn_model esnn_model_data;
 
 size_t esnn_host_context_bytes(void);
+void esnn_host_shape(uint32_t *shape);
 const esnn_model *esnn_host_model(void);
 int32_t esnn_host_outcome(const esnn_ctx *ctx, esnn_decision *decision, int32_t *membranes, esnn_stats *stats);
 int32_t esnn_host_queue(const esnn_ctx *ctx, uint32_t *events, uint32_t capacity);
@@ -13,6 +14,27 @@ int32_t esnn_host_queue(const esnn_ctx *ctx, uint32_t *events, uint32_t capacity
 size_t esnn_host_context_bytes(void) { return sizeof(esnn_ctx); }
 
 const esnn_model *esnn_host_model(void) { return &esnn_model_data; }
+
+/* What the caller's buffers and the manifest have to agree with, and the first words of the model's id. */
+void esnn_host_shape(uint32_t *shape) {
+  const esnn_model *m = &esnn_model_data;
+  uint32_t i;
+  shape[0] = m->arena_bytes;
+  shape[1] = m->input_bytes;
+  shape[2] = m->classes;
+  shape[3] = m->node_count;
+  shape[4] = m->timesteps;
+  shape[5] = 0;
+  for (i = 0; i < m->node_count; ++i) {
+    if (m->nodes[i].queue_capacity > shape[5]) {
+      shape[5] = m->nodes[i].queue_capacity;
+    }
+  }
+  for (i = 0; i < 4; ++i) {
+    const uint8_t *id = m->id + 4 * i;
+    shape[6 + i] = (uint32_t)id[0] | (uint32_t)id[1] << 8 | (uint32_t)id[2] << 16 | (uint32_t)id[3] << 24;
+  }
+}
 
 /* Everything about a finished inference at once. */
 int32_t esnn_host_outcome(const esnn_ctx *ctx, esnn_decision *decision, int32_t *membranes, esnn_stats *stats) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +12,13 @@ import numpy as np
 import pytest
 
 from edgesnn.compiler.build import compile_program
-from edgesnn.compiler.random_program import random_program
+from edgesnn.compiler.compare import decision_difference
+from edgesnn.compiler.interpret import Interpreter
+from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.files import replace_folder
 from edgesnn.runtime.host import HostEngine
+from edgesnn.runtime.session import Session
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.stack import worst_case_stack
 
@@ -92,8 +97,6 @@ int main(void) {
     out = subprocess.run(
         ["./main"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
-    from edgesnn.compiler.interpret import Interpreter
-
     expected = Interpreter(PROGRAM).infer(np.zeros(bundle.input_shape, bundle.input_dtype))
     assert out.split() == [str(expected.label), str(expected.step)]
 
@@ -113,9 +116,77 @@ def test_an_older_bundle_is_replaced_and_other_files_are_not(tmp_path: Path) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "file", "mine"]
 
 
+def test_a_recompiled_bundle_runs_the_new_model(tmp_path: Path) -> None:
+    """The dynamic loader would hand out the first library again: same path, same process."""
+    for seed in (3, 4, 5):
+        program = random_program(seed)
+        bundle = compile_program(program, "cpu", out=tmp_path / "b")
+        with HostEngine(bundle) as engine:
+            for x in random_samples(program, 3, 1):
+                want = Interpreter(program).infer(x)
+                assert decision_difference(want, engine.infer(x)) is None
+
+
+def test_an_interrupt_between_the_renames_keeps_the_older_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("new", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which").write_text(name)
+    rename, calls = os.rename, []
+
+    def interrupted(a: Path, b: Path) -> None:
+        calls.append(b)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(a, b)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(tmp_path / "new", tmp_path / "out")
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "which").read_text() == "out"
+    replace_folder(tmp_path / "new", tmp_path / "out")
+    assert (tmp_path / "out" / "which").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_unwritable_places_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file" / "b", tmp_path / ("n" * 300), Path(".")):
+        with pytest.raises(EdgesnnError) as e:
+            compile_program(PROGRAM, "cpu", out=out)
+        assert "\n" not in str(e.value)
+
+
+@needs_arm
+@pytest.mark.parametrize("toolchain", ["gcc", "zig"])
+def test_the_proved_stack_covers_what_is_used(toolchain: str, tmp_path: Path) -> None:
+    if toolchain == "zig":
+        pytest.importorskip("ziglang")
+    if shutil.which("qemu-system-arm") is None:
+        pytest.skip("needs qemu-system-arm")
+    bundle = compile_program(PROGRAM, board="mps2-an386", out=tmp_path / "b", toolchain=toolchain)
+    with Session(bundle) as session:
+        for x in random_samples(PROGRAM, 6, 2):
+            session.trace(x)
+            session.classify(x)
+        used = session.stack_high_water()
+    assert used is not None
+    assert 64 < used <= bundle.manifest["memory"]["stack_bytes"]
+
+
+@pytest.mark.parametrize("seed", range(40, 56))
+def test_generated_c_has_no_warnings(seed: int, tmp_path: Path) -> None:
+    bundle = compile_program(random_program(seed), "cpu", out=tmp_path / "b")
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I."]
+    for name in ("kernels.c", "model.c"):
+        subprocess.run(["cc", *flags, name], cwd=bundle.path / "src", check=True)
+
+
 def test_a_failed_compile_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGESNN_TOOLCHAIN", "tcc")
-    with pytest.raises(EdgesnnError, match="EDGESNN_TOOLCHAIN"):
+    with pytest.raises(UsageError, match="EDGESNN_TOOLCHAIN"):
         compile_program(PROGRAM, "cpu", out=tmp_path / "b")
     monkeypatch.delenv("EDGESNN_TOOLCHAIN")
     for arguments, word in (

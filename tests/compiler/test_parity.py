@@ -12,8 +12,8 @@ import pytest
 from edgesnn.compiler import ir
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
-from edgesnn.compiler.parity import check_parity
 from edgesnn.compiler.random_program import random_program, random_samples
+from edgesnn.parity import check_parity
 
 HOST_SEEDS = range(24)
 BOARD_SEEDS = range(100, 106)

@@ -131,6 +131,29 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             load_program(path)
 
 
+def test_hostile_entries_are_refused(tmp_path: Path) -> None:
+    """Archives that numpy or zip choke on in their own ways."""
+    path = tmp_path / "m.esnn"
+    good = program_bytes(from_text(TINY))
+    archive = io.BytesIO()
+    np.savez(archive, a=np.zeros(2))
+    for content in (archive.getvalue(), b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((", b"", b"junk"):
+        buffer = io.BytesIO()
+        source = zipfile.ZipFile(io.BytesIO(good))
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as z:
+            for name in source.namelist():
+                z.writestr(name, content if name == "out.bias.npy" else source.read(name))
+        path.write_bytes(buffer.getvalue())
+        with pytest.raises(EdgesnnError) as e:
+            load_program(path)
+        assert "\n" not in str(e.value)
+        broken = bytearray(buffer.getvalue())
+        broken[60:90] = b"\xff" * 30
+        path.write_bytes(broken)
+        with pytest.raises(EdgesnnError):
+            load_program(path)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_flipped_bytes_never_crash(data: st.DataObject) -> None:
@@ -167,6 +190,11 @@ ILLEGAL = {
     "only encoders": lambda: _replaced(
         "out", projections=(ir.Dense("x", np.ones((2, 2), np.int8)),)
     ),
+    "4096": lambda: _replaced(
+        "out", projections=(ir.Conv("enc", np.ones((2, 1, 1, 2), np.int8), stride=(2**40, 1)),)
+    ),
+    "shape is": lambda: _replaced("x", shape=(10**9, 10**9, 1)),
+    "scale is": lambda: _replaced("x", scale=np.float64(0.5)),
     "leak": lambda: _replaced("out", leaks=(((1, 40),),)),
     "zero_point": lambda: _replaced("x", zero_point=300),
     "readout": lambda: replace(from_text(TINY), readout=ir.FirstSpike(2**40)),
@@ -275,7 +303,17 @@ def test_bounds_hold_on_what_happens(seed: int) -> None:
         assert np.all(out.lo <= d.membranes) and np.all(d.membranes <= out.hi)
 
 
+def test_the_interpreter_refuses_what_every_engine_refuses() -> None:
+    engine = Interpreter(from_text(TINY))
+    for bad in (np.zeros((2, 1, 1), np.uint8), np.zeros((1, 1, 2)), np.zeros((1, 1, 2), np.int16)):
+        with pytest.raises(EdgesnnError, match="takes uint8 samples"):
+            engine.infer(bad)
+
+
 def test_a_value_that_cannot_fit_is_refused() -> None:
+    leaks = (((1, 0), (1, 0), (-1, 1)),)
+    with pytest.raises(WidthError, match="leak"):
+        prove(_replaced("out", leaks=leaks, bias=np.array([45 * 10**7, 0], np.int32)))
     with pytest.raises(WidthError, match="out: values can reach"):
         prove(_replaced("out", bias=np.array([2**31 - 1, 0], np.int32)))
 

@@ -1,6 +1,6 @@
 """Parity: engines against the interpreter over random programs, every spike.
 
-`python -m edgesnn.compiler.parity --count 200` compiles random programs for the host and for an emulated
+`python -m edgesnn.parity --count 200` compiles random programs for the host and for an emulated
 board and prints one line per mismatch; a port to a new target is done when it prints none.
 """
 
