@@ -74,14 +74,9 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
 
 
 def _input(source: g.SampleInput) -> ir.SampleInput:
-    shape = tuple(int(n) for n in source.shape)
-    return ir.SampleInput(
-        "input",
-        shape,
-        source.dtype,
-        float(source.scale),
-        int(source.zero_point),  # type: ignore[arg-type]
-    )
+    h, w, c = (int(n) for n in source.shape)
+    scale, zero = float(source.scale), int(source.zero_point)
+    return ir.SampleInput("input", (h, w, c), source.dtype, scale, zero)
 
 
 def _pool(layer: g.Pool) -> ir.Operator:
