@@ -112,8 +112,8 @@ def amos_parallel(
 ) -> Tensor:
     """The same spikes and gradients as `amos_loop`, without a loop over time:
 
-        H = gain M X with M[t, k] = alpha^(t-k),  S = the first t with H[t] >= V_th (eqs. 5-9)
-        dL/dX = gain M^T (dL/dS * mask * surrogate'(H - V_th)) (eqs. 10-19, corrected)
+    H = gain M X with M[t, k] = alpha^(t-k),  S = the first t with H[t] >= V_th (eqs. 5-9)
+    dL/dX = gain M^T (dL/dS * mask * surrogate'(H - V_th)) (eqs. 10-19, corrected)
     """
     out: Tensor = _Parallel.apply(
         currents, alpha, gain, v_threshold, forced, surrogate(surrogate_name), width
