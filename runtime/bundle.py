@@ -129,7 +129,9 @@ class Bundle:
     def _check(self) -> None:
         m = self.manifest
         if m.get("format") != "edgesnn-bundle":
-            raise EdgesnnError(f"{self.path / MANIFEST} is not the manifest of an edgesnn bundle")
+            raise EdgesnnError(
+                f"{self.path / MANIFEST} is not the manifest of an edgesnn bundle; compile again"
+            )
         if m.get("version") != BUNDLE_VERSION:
             raise EdgesnnError(
                 f"{self.path}: bundle version {m.get('version')!r}, this edgesnn reads {BUNDLE_VERSION}; "

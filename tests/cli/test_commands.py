@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgesnn.compiler.esnn_file import load_program, save_program
-from edgesnn.compiler.ir import FirstSpike
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.files import sha256
 
@@ -89,21 +89,27 @@ def test_verify(run: Any, host_bundle: Bundle, event_bundle: Bundle, data: Path)
     assert report["samples"] == 7 and report["mismatches"] == 0 and "spikes" in report["compared"]
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no cc")
 def test_verify_finds_a_difference(run: Any, copy: Path, data: Path) -> None:
-    """A bundle whose program says something else than its code: exit code 1, and what differs."""
-    program = load_program(copy / "model.esnn")
-    other = type(program)(
-        program.name, program.timesteps, program.nodes, FirstSpike(1), program.class_names
+    """A library whose code is wrong by one unit of one bias: exit code 1, and what differs."""
+    source = copy / "src" / "model.c"
+    text, count = re.subn(
+        r"(int16_t bias_5\[5\] = \{\s*)0,", r"\g<1>1,", source.read_text(encoding="utf-8")
     )
-    save_program(other, copy / "model.esnn")
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"]["model.esnn"] = sha256(copy / "model.esnn")
-    manifest["program_sha256"] = other.digest().hex()
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert count == 1
+    source.write_text(text, encoding="utf-8")
+    library = copy / "lib" / "libmodel.so"
+    files = [str(file) for file in sorted(source.parent.glob("*.c"))]
+    subprocess.run(["cc", "-O1", "-fPIC", "-shared", *files, "-o", str(library)], check=True)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    for file in (source, library):
+        manifest["files"][file.relative_to(copy).as_posix()] = sha256(file)
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     outcome = run("verify", copy, "--data", data, "--trace", "--json")
     assert outcome.code == 1
     report = json.loads(outcome.out)
-    assert report["mismatches"] > 0 and report["first_mismatch"].startswith("sample ")
+    assert report["mismatches"] == report["samples"] == 6
+    assert report["first_mismatch"].startswith("sample 0: membrane of class 0 is ")
     assert outcome.err.count("\n") == 1 and "differ from the reference" in outcome.err
 
 
@@ -123,6 +129,8 @@ def test_inspect(
     assert alone["flash_bytes"] is None and alone["queues"] == about["queues"]
     assert run("inspect", checkpoint, "--json").json()["queues"]
     assert "stack, worst case" in run("inspect", board_bundle.path).out
+    text = run("inspect", board_bundle.path, "--text").out
+    assert text.startswith("program(name=") and "readout(" in text
 
 
 def test_compile_takes_a_program_without_torch(
