@@ -398,15 +398,22 @@ def profile(
         _out(f"report: {out}")
 
 
-def inspect(model: str, *, json: bool = False) -> None:
+def inspect(model: str, *, text: bool = False, json: bool = False) -> None:
     """Memory, queues, worst case and widths, before anything runs.
 
     Args:
         model: A bundle, an .esnn program or a .pt checkpoint.
+        text: Print the program itself, a node a line, large arrays by name.
         json: Print it as one JSON object.
     """
     from edgesnn import api
 
+    if text:
+        if json:
+            raise UsageError("--text and --json exclude each other")
+        from edgesnn.compiler.text import to_text
+
+        return _out(to_text(api.load_program(model), inline=16).rstrip("\n"))
     with _quiet_stdout(json):
         about = api.inspect(model)
     if json:

@@ -15,7 +15,14 @@ from edgesnn.runtime.bundle import Bundle
 ROOMS = {
     "targets": ("edgesnn.targets",),
     "runtime": ("edgesnn.runtime", "edgesnn.targets"),
-    "compiler": ("edgesnn.compiler", "edgesnn.runtime", "edgesnn.targets"),
+    # Of the runtime only what says how results look: no engine, no link.
+    "compiler": (
+        "edgesnn.compiler",
+        "edgesnn.runtime.bundle",
+        "edgesnn.runtime.engine",
+        "edgesnn.runtime.files",
+        "edgesnn.targets",
+    ),
     "edgesnn": ("edgesnn",),
 }
 # Where a heavy package may be imported at the top of a file ("") or only inside functions ("lazy").
