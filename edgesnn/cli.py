@@ -664,7 +664,8 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
 
 def _kind(hint: Any) -> type:
     """The plain type behind an annotation such as `int | None`."""
-    if isinstance(hint, types.UnionType):
+    # Python 3.10 turns a default of None into typing.Optional.
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next(t for t in typing.get_args(hint) if t is not type(None))
     return typing.cast(type, hint)
 
