@@ -1,7 +1,7 @@
 """How weights lie in flash: every event's targets are contiguous, no bounds test inside a row segment.
 
 A convolution with stride s scatters an event at padded position q * s + r only through the taps k = r + j *
-s, to outputs q - j. Weights are therefore stored by phase r and with j reversed, so that increasing
+s, to outputs q - j. Weights are therefore stored by phase r and, along a row, with j reversed: increasing
 addresses are increasing outputs. Dilation is expanded with zero taps; phases are padded with zero taps to
 equal length.
 """
