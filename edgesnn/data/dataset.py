@@ -9,6 +9,7 @@ import numpy as np
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 SPLITS = ("train", "test")
+MAX_CLASSES = 65536  # more is a label that is none, such as -1 stored as unsigned
 
 
 @dataclass(frozen=True)
@@ -58,24 +59,30 @@ def checked(
         raise EdgesnnError(
             f"{name}: {split} labels are {y.dtype}{y.shape}, not {len(x)} whole numbers"
         )
-    y = y.astype(np.int64)
+    if len(class_names) > MAX_CLASSES or not all(label.isprintable() for label in class_names):
+        raise EdgesnnError(
+            f"{name}: class names have to be printable, and at most {MAX_CLASSES} of them"
+        )
+    # Compared before the conversion: labels of 2^63 and more would come out negative.
     if y.min() < 0 or y.max() >= len(class_names):
         raise EdgesnnError(
             f"{name}: {split} labels run from {y.min()} to {y.max()}, "
             f"but there are {len(class_names)} classes"
         )
-    return Dataset(name, split, np.ascontiguousarray(x), y, class_names, scale)
+    return Dataset(name, split, np.ascontiguousarray(x), y.astype(np.int64), class_names, scale)
 
 
 def stratified_split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held out), both sorted: about `fraction` of every class is held out.
 
+    At least one sample of every class of two or more is: what is held out knows every class.
     The same y, fraction and seed give the same split on every machine.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     held = []
     for label in np.unique(y):
         members = np.flatnonzero(y == label)
-        held.append(rng.permutation(members)[: round(fraction * len(members))])
+        least = 1 if len(members) > 1 else 0
+        held.append(rng.permutation(members)[: max(round(fraction * len(members)), least)])
     out = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(y)), out), out

@@ -7,7 +7,7 @@ import numpy as np
 from edgesnn.data.dataset import Dataset, checked, stratified_split
 from edgesnn.targets.errors import EdgesnnError
 
-TEST_FRACTION = 0.2  # 360 test images
+TEST_FRACTION = 0.2  # 359 test images
 SPLIT_SEED = 1797
 
 

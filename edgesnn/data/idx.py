@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import math
-import os
 import struct
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -17,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from edgesnn.data.dataset import Dataset, checked
+from edgesnn.data.folders import check_writable
 from edgesnn.data.npz import read_arrays
+from edgesnn.runtime.files import write_atomic
 from edgesnn.targets.errors import EdgesnnError
 
 FILES = {
@@ -79,7 +80,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def parse_idx(raw: bytes, path: Path) -> np.ndarray:
-    """The uint8 array of an idx file's bytes; EdgesnnError naming `path` if it is none."""
+    """The uint8 array (a copy) of an idx file's bytes; EdgesnnError naming `path` if it is none."""
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or not 1 <= raw[3] <= 4:
         raise EdgesnnError(f"{path} is not an idx file of unsigned bytes")
     start = 4 + 4 * raw[3]
@@ -90,7 +91,10 @@ def parse_idx(raw: bytes, path: Path) -> np.ndarray:
         raise EdgesnnError(
             f"{path} holds {len(raw) - start} samples, its header says {math.prod(shape)}"
         )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    if 0 in shape:
+        raise EdgesnnError(f"{path} holds no samples")
+    # frombuffer is read-only, and torch warns about every read-only array it is given.
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -105,8 +109,8 @@ def read_idx(path: Path) -> np.ndarray:
 def load_idx_set(which: IdxSet, split: str, folder: Path, download: bool) -> Dataset:
     """The split from `folder`: <name>.npz, or idx files there or in a sub-folder, plain or .gz.
 
-    Missing files are downloaded into <folder>/<name>/ only when `download` is true. Files whose
-    checksum is not the published one are refused.
+    Missing or damaged files are downloaded into <folder>/<name>/ only when `download` is true.
+    Files whose checksum is not the published one are refused.
     """
     arrays: dict[str, np.ndarray] = {}
     archive = next((folder / n for n in which.npz if (folder / n).is_file()), None)
@@ -131,8 +135,8 @@ def _find_idx(
         for path in (place / name, place / f"{name}.gz"):
             if not path.is_file():
                 continue
-            array = read_idx(path)
             try:
+                array = read_idx(path)
                 # MNIST and Fashion-MNIST use the same file names: one of the other set is not ours.
                 _check(which, split, kind, array, path)
             except EdgesnnError as error:
@@ -165,23 +169,19 @@ def _check(which: IdxSet, split: str, kind: str, array: np.ndarray, path: Path) 
 def _download(which: IdxSet, split: str, kind: str, folder: Path) -> np.ndarray:
     name = f"{FILES[split, kind]}.gz"
     url = which.url + name
+    check_writable(folder / name)
     try:
         with urllib.request.urlopen(url, timeout=SOURCE_TIMEOUT) as reply:
             packed = reply.read()
-    except (urllib.error.URLError, OSError) as error:
-        raise EdgesnnError(f"{url} cannot be fetched ({error}); put {name} into {folder}") from None
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = (str(error).split("\n", 1)[0].strip() or type(error).__name__)[:200]
+        raise EdgesnnError(
+            f"{url} cannot be fetched ({reason}); put {name} into {folder}"
+        ) from None
     try:
         array = parse_idx(gzip.decompress(packed), Path(name))
     except (OSError, EOFError, zlib.error):
         raise EdgesnnError(f"{url} did not send a gzip file; put {name} into {folder}") from None
     _check(which, split, kind, array, Path(url))
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(packed)
-        os.replace(temporary, folder / name)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomic(folder / name, packed)
     return array

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import io
+import os
 import urllib.error
 import urllib.request
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from edgesnn.data import load, loading
 from edgesnn.data.dataset import stratified_split
 from edgesnn.data.idx import FASHION_MNIST, FILES, MNIST, IdxSet, idx_bytes
 from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.training.evaluate_float import samples_tensor
 
 Arrays = dict[tuple[str, str], np.ndarray]
 
@@ -149,6 +154,63 @@ def test_damaged_idx(small: Arrays, tmp_path: Path, raw: bytes, packed: bool) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "error", [http.client.IncompleteRead(b"a", 9), http.client.BadStatusLine("")]
+)
+def test_a_broken_reply_is_one_line(
+    small: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Reply(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Reply())
+    with pytest.raises(EdgesnnError, match="cannot be fetched") as caught:
+        load("mnist", "test", tmp_path, download=True)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_download(
+    small: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(url: str, timeout: float) -> io.BytesIO:
+        raise AssertionError("fetched what cannot be kept")
+
+    monkeypatch.setattr(urllib.request, "urlopen", fetch)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EdgesnnError, match="cannot write") as caught:
+        load("mnist", "test", tmp_path / "file", download=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_downloaded_again(
+    small: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = {FILES[k] + ".gz": gzip.compress(idx_bytes(a)) for k, a in small.items()}
+    monkeypatch.setattr(
+        urllib.request, "urlopen", lambda url, timeout: io.BytesIO(replies[url.rsplit("/", 1)[1]])
+    )
+    damaged = tmp_path / "mnist" / f"{FILES['test', 'x']}.gz"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"\x1f\x8btruncated")
+    with pytest.raises(EdgesnnError, match="cannot be read"):
+        load("mnist", "test", tmp_path)
+    load("mnist", "test", tmp_path, download=True)
+    assert np.array_equal(load("mnist", "test", tmp_path).x[..., 0], small["test", "x"])
+    umask = os.umask(0)
+    os.umask(umask)
+    assert damaged.stat().st_mode & 0o777 == 0o666 & ~umask  # others may read what is shared
+
+
+def test_samples_of_idx_files_can_be_given_to_torch(small: Arrays, tmp_path: Path) -> None:
+    write_idx(tmp_path, small, packed=True)
+    data = load("mnist", "test", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns about arrays that cannot be written
+        assert samples_tensor(data.x[:3], data.scale).shape == (3, 1, 6, 6)
+
+
 def good() -> dict[str, Any]:
     rng = np.random.default_rng(2)
     out: dict[str, Any] = {}
@@ -177,6 +239,15 @@ def test_a_users_archive(tmp_path: Path) -> None:
         ({"y_test": np.full(12, 9), "class_names": np.array(["a", "b"])}, "2 classes"),
         ({"x_test": None}, "no array x_test"),
         ({"y_test": np.array([object()] * 12)}, "not a readable"),
+        ({"y_train": np.full(12, -1).astype(np.uint32)}, "label 4294967295"),
+        ({"y_test": np.full(12, 60_000_000)}, "label 60000000"),
+        ({"y_train": np.full(12, 2**64 - 1, np.uint64)}, "label"),
+        (
+            {"y_test": np.full(12, 2**64 - 1, np.uint64), "class_names": np.array(["a", "b"])},
+            "2 classes",
+        ),
+        ({"class_names": np.array(["a\nb", "c", "d"])}, "printable"),
+        ({"x_test": np.zeros(12, [("a", "u1")])}, "not uint8"),
     ],
 )
 def test_bad_archives(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -185,6 +256,73 @@ def test_bad_archives(tmp_path: Path, change: dict[str, Any], message: str) -> N
     with pytest.raises(EdgesnnError, match=message) as caught:
         load(str(tmp_path / "mine.npz"), "test")
     assert "\n" not in str(caught.value)
+
+
+def npy(shape: str, descr: str = "'|u1'", data: bytes = b"abc") -> bytes:
+    """A .npy file with that header, whatever it says."""
+    head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    head += b" " * (63 - (len(head) + 10) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + data
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"hello world",
+        b"",
+        npy("(10000000000000,)"),
+        npy("(1000, 1000, 30000)"),
+        npy("(1" + 30 * "0" + ",)"),
+        npy("(-1,)"),
+        npy("(("),
+        npy(3000 * "(" + 3000 * ")"),
+        npy("(3,)", "'zz'"),
+        npy("(3,)", "'|O'"),
+        npy("(3,)", "'|V0'"),
+        npy("(3,)", data=b"ab"),
+    ],
+)
+def test_damaged_members_are_one_line(tmp_path: Path, member: bytes) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, **good())
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["x_test.npy"] = member
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, raw in members.items():
+            archive.writestr(name, raw)
+    with pytest.raises(EdgesnnError, match="not a readable") as caught:
+        load(str(path), "test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)])  # encrypted; unknown compression
+def test_archives_of_other_kinds_are_one_line(tmp_path: Path, offset: int, value: int) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, **good())
+    raw = bytearray(path.read_bytes())
+    at = -1
+    while (at := raw.find(b"PK\x01\x02", at + 1)) >= 0:  # the entries of the central directory
+        raw[at + offset] |= value
+    path.write_bytes(raw)
+    with pytest.raises(EdgesnnError, match="not a readable") as caught:
+        load(str(path), "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_archives_however_numpy_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    arrays = {**good(), "y_test": (np.arange(12) % 3).astype(">i4")}
+    arrays["x_test"] = np.asfortranarray(arrays["x_test"])
+    np.savez_compressed(path, **arrays)
+    data = load(str(path), "test")
+    assert np.array_equal(data.x, good()["x_test"])
+    assert np.array_equal(data.y, arrays["y_test"])
+    assert data.x.flags.writeable
+    np.save(tmp_path / "one.npy", good()["x_test"])
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(EdgesnnError, match="single array"):
+        load(str(tmp_path / "one.npz"), "test")
 
 
 def test_what_is_not_a_data_set(tmp_path: Path) -> None:
@@ -206,3 +344,11 @@ def test_stratified_split_is_fixed_and_keeps_the_classes() -> None:
     assert np.bincount(y[held]).tolist() == [10] * 5
     assert np.array_equal(held, stratified_split(y, 0.25, seed=3)[1])
     assert not np.array_equal(held, stratified_split(y, 0.25, seed=4)[1])
+
+
+def test_small_classes_are_held_out_too() -> None:
+    y = np.repeat(np.arange(5), [1, 2, 3, 4, 40])
+    kept, held = stratified_split(y, 0.15, seed=0)
+    assert np.bincount(y[held], minlength=5).tolist() == [0, 1, 1, 1, 6]
+    assert np.bincount(y[kept]).min() >= 1
+    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(50))
