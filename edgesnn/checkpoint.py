@@ -93,16 +93,41 @@ def load_checkpoint(path: Path) -> Checkpoint:
     table = read_archive(path, FORMAT, VERSION, "checkpoint")
     try:
         return _checked(table)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise EdgesnnError(f"{path} is a damaged checkpoint: {reason.splitlines()[0]}") from None
-    except EdgesnnError as error:
-        raise EdgesnnError(f"{path} is a damaged checkpoint: {error}") from None
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
 
 
 def load_graph(path: Path) -> Graph:
     """The float layer graph of a checkpoint, ready for lowering (channel-last, float64)."""
-    return to_graph(load_checkpoint(Path(path)))
+    path = Path(path)
+    checkpoint = load_checkpoint(path)
+    try:
+        return to_graph(checkpoint)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+# What checking and converting raise for values that do not belong there.
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    EdgesnnError,
+)
+
+
+def _damaged(path: Path, error: Exception) -> EdgesnnError:
+    if isinstance(error, KeyError):
+        reason = f"{error.args[0]!r} is missing"
+    elif isinstance(error, MemoryError):
+        reason = "it needs more memory than there is"
+    else:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return EdgesnnError(f"{path} is a damaged checkpoint: {reason[:300]}")
 
 
 def to_graph(checkpoint: Checkpoint) -> Graph:
@@ -189,6 +214,17 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
         raise ValueError(f"missing or unknown tensors: {tensors}")
     for name, shape in shapes.items():
         tensor = state[name]
+        # The kind of tensor first: the checks of values below do not work on every kind.
+        if isinstance(tensor, torch.Tensor):
+            counter = name.endswith("num_batches_tracked")
+            dtypes = (torch.int64,) if counter else (torch.float32, torch.float64)
+            if (
+                tensor.layout != torch.strided
+                or tensor.device.type != "cpu"
+                or tensor.dtype not in dtypes
+                or not tensor.is_contiguous()
+            ):
+                raise ValueError(f"{name} is not a plain {dtypes[0]} tensor")
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
             found = (
                 tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
@@ -210,14 +246,25 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
     if (
         not isinstance(names, list)
         or len(names) != spec.classes
-        or not all(isinstance(n, str) for n in names)
+        or not all(isinstance(n, str) and n.isprintable() for n in names)
     ):
         raise ValueError(f"class_names are not {spec.classes} names")
     if not isinstance(table["data"], str) or not isinstance(table["report"], dict):
         raise ValueError("data or report has the wrong type")
+    if not _plain(table["report"]):
+        raise ValueError("report holds something other than plain values")
     return Checkpoint(
         spec, state, scale, ReadoutSpec(kind, value), tuple(names), table["data"], table["report"]
     )
+
+
+def _plain(value: object) -> bool:
+    """Whether `value` is made of what JSON knows, and of nothing else."""
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def write_archive(path: Path, table: dict[str, Any]) -> None:
@@ -252,7 +299,7 @@ def read_archive(path: Path, kind: str, version: int, what: str) -> dict[str, An
     if not isinstance(table, dict) or table.get("format") != kind:
         raise EdgesnnError(f"{path} is not an edgesnn {what}")
     found = table.get("version")
-    if not isinstance(found, int) or found < 1:
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise EdgesnnError(f"{path} is a damaged {what}: version {found!r}")
     if found > version:
         raise EdgesnnError(

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from edgesnn.compiler.check import MAX_TIMESTEPS
 from edgesnn.targets.errors import UsageError
 
-KINDS = ("encode-conv", "encode-dense", "conv", "or-pool", "dense", "output")
+# What each kind uses of a layer's fields; the others keep their defaults.
+USED = {
+    "encode-conv": {"out", "kernel", "stride", "padding", "pool"},
+    "encode-dense": {"out"},
+    "conv": {"out", "kernel", "stride", "padding"},
+    "or-pool": {"kernel", "stride"},
+    "dense": {"out"},
+    "output": {"out"},
+}
+KINDS = tuple(USED)
+MIN_TIMESTEPS = 2  # one step cannot tell two times apart
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,15 @@ class NetworkSpec:
                 raise UsageError(f"network {self.name}: the first layer and no other is an encoder")
             if (layer.kind == "output") != (i == len(self.layers) - 1):
                 raise UsageError(f"network {self.name}: the last layer and no other is the output")
+            for field in fields(LayerSpec)[2:]:
+                if field.name not in USED[layer.kind] and (
+                    getattr(layer, field.name) != field.default
+                ):
+                    raise UsageError(f"layer {layer.name}: {layer.kind} has no {field.name}")
             if min(layer.kernel, layer.stride, layer.pool) < 1 or layer.padding < 0:
                 raise UsageError(f"layer {layer.name}: kernel, stride and pool are at least 1")
+            if layer.padding >= layer.kernel:
+                raise UsageError(f"layer {layer.name}: padding is smaller than the kernel")
             if layer.kind != "or-pool" and layer.out < 1:
                 raise UsageError(f"layer {layer.name}: needs at least one output")
             height, width, channels = shape
@@ -102,6 +121,13 @@ class NetworkSpec:
         values["input_shape"] = tuple(shape)
         if not (_positive(values["classes"]) and _positive(values["timesteps"])):
             raise ValueError("network.classes and network.timesteps are not positive")
+        if not MIN_TIMESTEPS <= values["timesteps"] <= MAX_TIMESTEPS:
+            raise ValueError(
+                f"network.timesteps {values['timesteps']} is not from {MIN_TIMESTEPS} "
+                f"to {MAX_TIMESTEPS}"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", values["name"]):
+            raise ValueError("network.name is not a plain word of up to 64 letters")
         for name in ("leak", "output_leak"):
             if not 0.0 <= values[name] <= 1.0:
                 raise ValueError(f"network.{name} {values[name]!r} is not in [0, 1]")

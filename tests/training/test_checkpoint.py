@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgesnn import checkpoint as module
 from edgesnn.checkpoint import Checkpoint, load_checkpoint, load_graph, save_checkpoint
 from edgesnn.compiler import graph as g
 from edgesnn.networks.latency import LatencyNetwork
@@ -229,6 +231,108 @@ def test_altered_tables_end_in_one_line(
         load_graph(saved)
     assert "\n" not in str(caught.value)
     assert str(saved) in str(caught.value)
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def tensor(name: str, change: Callable[[torch.Tensor], object]) -> Change:
+    def alter(table: dict[str, Any]) -> None:
+        table["state"][name] = change(table["state"][name])
+
+    return alter
+
+
+def put(*path: Any) -> Change:
+    """Set the last of `path` at the place the others name."""
+
+    def alter(table: dict[str, Any]) -> None:
+        *places, last, value = path
+        at: Any = table
+        for place in places:
+            at = at[place]
+        at[last] = value
+
+    return alter
+
+
+def quantised(t: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)
+
+
+def _huge(t: dict[str, Any]) -> None:
+    """A billion units in a file of a few kilobytes."""
+    units = 10**9
+    t["network"]["layers"][3]["out"] = units
+    state = t["state"]
+    inputs = state["linear.dense.weight"].shape[1]
+    state["linear.dense.weight"] = torch.zeros(1, 1).expand(units, inputs)
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        state[f"norm.dense.{part}"] = torch.zeros(1).expand(units)
+    state["linear.output.weight"] = torch.zeros(1, 1).expand(10, units)
+
+
+LAYERS = ("network", "layers")
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (tensor("linear.conv.weight", lambda t: t.bfloat16()), "plain"),
+        (tensor("linear.conv.weight", lambda t: t.to(torch.complex64)), "plain"),
+        (tensor("norm.conv.running_var", lambda t: t.to(torch.complex64)), "plain"),
+        (tensor("linear.conv.weight", lambda t: t > 0), "plain"),
+        (tensor("linear.conv.weight", lambda t: t.to("meta")), "plain"),
+        (tensor("linear.conv.weight", lambda t: t.to(torch.float8_e4m3fn)), "plain"),
+        (tensor("linear.conv.weight", lambda t: t.to(torch.int64)), "plain"),
+        (tensor("linear.output.weight", lambda t: t.to_sparse()), "plain"),
+        (tensor("linear.output.weight", quantised), "plain"),
+        (tensor("norm.conv.num_batches_tracked", lambda t: t.float()), "plain"),
+        (_huge, "plain"),
+        (put("network", "timesteps", 1), "timesteps"),
+        (put("network", "timesteps", 128), "timesteps"),
+        (put("network", "timesteps", 10**12), "timesteps"),
+        (put("network", "name", "a\nb"), "name"),
+        (put("network", "name", "../../x"), "name"),
+        (put(*LAYERS, 1, "pool", 3), "conv has no pool"),
+        (put(*LAYERS, 2, "pool", 3), "or-pool has no pool"),
+        (put(*LAYERS, 2, "out", 7), "or-pool has no out"),
+        (put(*LAYERS, 2, "padding", 1), "or-pool has no padding"),
+        (put(*LAYERS, 3, "stride", 2), "dense has no stride"),
+        (put(*LAYERS, 3, "pool", 2), "dense has no pool"),
+        (put(*LAYERS, 4, "kernel", 2), "output has no kernel"),
+        (put(*LAYERS, 1, "padding", 10**9), "padding"),
+        (put("report", "x", torch.zeros(3)), "plain values"),
+        (put("report", "x", [{"y": (1, 2)}]), "plain values"),
+        (put("class_names", 0, "a\x1b[31m"), "10 names"),
+        (put("version", True), "version"),
+    ],
+)
+def test_what_no_checkpoint_holds_is_refused(saved: Path, alter: Change, message: str) -> None:
+    table = table_of(saved)
+    alter(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about kinds of tensors it means to drop
+        torch.save(table, saved)
+        with pytest.raises(EdgesnnError, match=message) as caught:
+            load_graph(saved)
+    assert "\n" not in str(caught.value)
+    assert str(saved) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a\nb"), MemoryError(), OverflowError("too large")])
+def test_what_conversion_raises_is_one_line(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "to_graph", broken)
+    with pytest.raises(EdgesnnError, match=r"damaged checkpoint: .") as caught:
+        load_graph(saved)
+    assert "\n" not in str(caught.value)
 
 
 def _truncate(raw: bytes) -> bytes:
