@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from edgesnn.coding.readout import EXITS
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset, load
 from edgesnn.data.dataset import stratified_split
+from edgesnn.data.folders import check_writable
 from edgesnn.losses import early_penalty, rate_penalty, tad_loss
 from edgesnn.networks.latency import LatencyNetwork
 from edgesnn.networks.spec import NetworkSpec
@@ -42,6 +45,12 @@ CLIP = 5.0
 SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
 SMALL_SET = 5000  # below: a larger share is held out, and the epochs grow to MIN_STEPS
 MIN_STEPS = 900
+SMALL_VAL_FRACTION = 0.15
+VAL_FRACTION = 1.0 / 12.0
+MAX_LR = 10.0  # AdamW moves every weight by about lr a step
+MAX_PENALTY = 1e6
+MAX_BIAS = 100.0  # the encoder's sigmoid is 0 or 1 in float32 long before
+THREADS_PER_CPU = 4
 
 
 @dataclass(frozen=True)
@@ -80,14 +89,15 @@ class Options:
         ):
             if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
                 raise UsageError(f"{name} {number!r} is not a whole number from {low} to {high}")
-        for name, weight in (
-            ("rate-penalty", self.rate_penalty),
-            ("early-penalty", self.early_penalty),
+        for name, weight, least, most in (
+            ("rate-penalty", self.rate_penalty, 0.0, MAX_PENALTY),
+            ("early-penalty", self.early_penalty, 0.0, MAX_PENALTY),
+            ("encoder-bias", self.encoder_bias, -MAX_BIAS, MAX_BIAS),
         ):
-            if not 0.0 <= weight < math.inf:
-                raise UsageError(f"{name} {weight!r} is not a number from 0 up")
-        if not 0.0 < self.lr < math.inf:
-            raise UsageError(f"lr {self.lr!r} is not a positive number")
+            if not least <= weight <= most:
+                raise UsageError(f"{name} {weight!r} is not a number from {least:g} to {most:g}")
+        if not 0.0 < self.lr <= MAX_LR:
+            raise UsageError(f"lr {self.lr!r} is not a number above 0, up to {MAX_LR:g}")
         if not 0.0 < self.val_fraction <= 0.5:
             raise UsageError(f"val-fraction {self.val_fraction!r} is not in (0, 0.5]")
 
@@ -119,68 +129,100 @@ def train(
     Part of train is held out for validation: its accuracy picks the best epoch and the exit's
     value. The test split is looked at once, at the end. None means the net's own default.
     After every epoch `<out>.resume` is rewritten, so that `resume=True` goes on after an
-    interruption and ends with the same weights; it is removed when the run is complete. The same
-    options, threads and machine give the same weights.
+    interruption and ends with the same weights; it is removed when the run is complete. `out`
+    itself is written at the end, or on Ctrl-C with the best net so far. The same options, threads
+    and machine give the same weights.
 
-    Raises UsageError for options that make no sense, EdgesnnError for data or files that cannot be
-    used, and after Ctrl-C (its message says what was kept).
+    Raises UsageError for options that make no sense and for an interrupted run that would be lost,
+    EdgesnnError for data or files that cannot be used, and after Ctrl-C (its message says what was
+    kept). All of that which does not depend on the data is found before it is loaded.
     """
     out = Path(out)
     recipe = network_kind(net).recipe
-    train_set = load(data, "train", data_dir, download)
-    test_set = load(data, "test", data_dir, download)
-    if test_set.shape != train_set.shape:
-        raise EdgesnnError(
-            f"{data}: train samples are {train_set.shape}, test samples {test_set.shape}"
-        )
-    if val_fraction is None:
-        val_fraction = 0.15 if len(train_set) < SMALL_SET else 1.0 / 12.0
-    if epochs is None:
-        steps = max(1, round(len(train_set) * (1.0 - val_fraction)) // max(batch, 1))
-        epochs = max(recipe.epochs, math.ceil(MIN_STEPS / steps))
+    # None becomes the default here, or once the size of the data set is known.
     options = Options(
         net=net,
         data=data,
         coding=coding,
-        epochs=epochs,
+        epochs=recipe.epochs if epochs is None else epochs,
         seed=seed,
         timesteps=timesteps,
         batch=batch,
-        lr=float(lr),
+        lr=_number("lr", lr),
         exit=exit,
-        rate_penalty=float(recipe.rate_penalty if rate_penalty is None else rate_penalty),
-        early_penalty=float(recipe.early_penalty if early_penalty is None else early_penalty),
-        encoder_bias=float(recipe.encoder_bias if encoder_bias is None else encoder_bias),
+        rate_penalty=_number("rate-penalty", rate_penalty, recipe.rate_penalty),
+        early_penalty=_number("early-penalty", early_penalty, recipe.early_penalty),
+        encoder_bias=_number("encoder-bias", encoder_bias, recipe.encoder_bias),
         encoder_grad=encoder_grad,
-        val_fraction=float(val_fraction),
+        val_fraction=_number("val-fraction", val_fraction, VAL_FRACTION),
     )
     options.check()
-    spec = network_spec(net, train_set.shape, train_set.classes, timesteps)
+    _check_threads(threads)
     check_replaceable(out)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads {threads} is not at least 1")
-    run = _Run(options, spec, train_set, out)
+    state_path = out.with_name(out.name + ".resume")
+    check_state(state_path, resume)
+    check_writable(state_path)
     before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    run: _Run | None = None
     try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        train_set = load(data, "train", data_dir, download)
+        test_set = load(data, "test", data_dir, download)
+        if test_set.shape != train_set.shape:
+            raise EdgesnnError(
+                f"{data}: train samples are {train_set.shape}, test samples {test_set.shape}"
+            )
+        if val_fraction is None and len(train_set) < SMALL_SET:
+            options = replace(options, val_fraction=SMALL_VAL_FRACTION)
+        if epochs is None:
+            steps = max(1, round(len(train_set) * (1.0 - options.val_fraction)) // batch)
+            options = replace(options, epochs=max(recipe.epochs, math.ceil(MIN_STEPS / steps)))
+        spec = network_spec(net, train_set.shape, train_set.classes, timesteps)
+        run = _Run(options, spec, train_set, out, state_path)
         if resume:
             run.resume()
         run.fit(progress)
         report = _report(run, test_set)
+        save_checkpoint(run.checkpoint(report), out)
     except KeyboardInterrupt:
-        raise EdgesnnError(run.interrupted()) from None
+        raise EdgesnnError(NOTHING_KEPT if run is None else run.interrupted()) from None
     finally:
         torch.set_num_threads(before)
-    save_checkpoint(run.checkpoint(report), out)
-    run.state_path.unlink(missing_ok=True)
+    state_path.unlink(missing_ok=True)
     return {**report, "out": str(out)}
+
+
+def _number(name: str, value: float | None, default: float = math.nan) -> float:
+    """`value` (None: `default`) as a float; UsageError if it is no number."""
+    if value is None:
+        return float(default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} {value!r} is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UsageError(f"{name} is too large") from None
+
+
+def _check_threads(threads: int | None) -> None:
+    """UsageError for a number of threads that this machine cannot sensibly run."""
+    most = THREADS_PER_CPU * (os.cpu_count() or 1)
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most:
+        raise UsageError(f"threads {threads!r} is not a whole number from 1 to {most}")
 
 
 def check_replaceable(path: Path) -> None:
     """EdgesnnError if `path` exists and is not a checkpoint of ours."""
-    if not path.exists():
-        return
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; choose a file name for --out")
+        if not path.exists():
+            return
+    except OSError as error:
+        raise EdgesnnError(f"cannot write {path}: {error.strerror or error}") from None
     try:
         load_checkpoint(path)
     except EdgesnnError:
@@ -189,14 +231,39 @@ def check_replaceable(path: Path) -> None:
         ) from None
 
 
+def check_state(path: Path, resume: bool) -> None:
+    """EdgesnnError if there is no state to resume, or one that a new run would overwrite."""
+    if not path.exists():
+        if resume:
+            raise EdgesnnError(f"nothing to resume: {path} is not there; leave --resume out")
+        return
+    try:
+        read_archive(path, STATE_FORMAT, STATE_VERSION, "training state")
+    except EdgesnnError:
+        raise EdgesnnError(
+            f"{path} exists and is not a readable edgesnn training state; "
+            "move it away or choose another --out"
+        ) from None
+    if not resume:
+        raise UsageError(
+            f"{path} is the state of an interrupted run: --resume goes on; delete it to start again"
+        )
+
+
+NOTHING_KEPT = "interrupted before an epoch was complete; nothing was changed"
+
+
 class _Run:
     """One training run: everything that changes from epoch to epoch, and the loop over epochs."""
 
-    def __init__(self, options: Options, spec: NetworkSpec, data: Dataset, out: Path) -> None:
+    def __init__(
+        self, options: Options, spec: NetworkSpec, data: Dataset, out: Path, state_path: Path
+    ) -> None:
         self.options = options
         self.data = data
+        self.sha256 = _fingerprint(data)
         self.out = out
-        self.state_path = out.with_name(out.name + ".resume")
+        self.state_path = state_path
         kept, held = stratified_split(data.y, options.val_fraction, options.seed)
         if len(held) < 1 or len(kept) < 2:
             raise UsageError(
@@ -273,7 +340,8 @@ class _Run:
             total += float(loss.detach())
             bar.advance()
         mean = total / self.steps_per_epoch
-        if not math.isfinite(mean):
+        # The last step's weights have made no loss yet, and a NaN that never spikes makes none.
+        if not math.isfinite(mean) or not _finite(self.net.state_dict()):
             raise EdgesnnError(
                 f"training diverged in epoch {self.epoch + 1}: lower --lr ({options.lr:g})"
             )
@@ -286,8 +354,10 @@ class _Run:
         # What ships is the accuracy with the exit; equal ones (small sets) are told apart by loss.
         rank = (chosen.accuracy, -loss)
         if self.best is None or rank >= (self.best.accuracy, -self.best_loss):
-            self.best, self.best_epoch, self.best_loss = chosen, self.epoch, loss
-            self.best_state = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+            state = _copied(self.net)
+            # Nothing is called in between: Ctrl-C cannot come before all of it is taken over.
+            self.best, self.best_state = chosen, state
+            self.best_epoch, self.best_loss = self.epoch, loss
         return chosen
 
     def checkpoint(self, report: dict[str, Any]) -> Checkpoint:
@@ -313,7 +383,7 @@ class _Run:
                 "format": STATE_FORMAT,
                 "version": STATE_VERSION,
                 "options": vars(self.options),
-                "samples": len(self.data),
+                "data_sha256": self.sha256,
                 "epoch": self.epoch,
                 "seconds": self.seconds,
                 "net": self.net.state_dict(),
@@ -325,17 +395,10 @@ class _Run:
                 "best_state": self.best_state,
             },
         )
-        if self.best_epoch == self.epoch:
-            so_far = {"val_accuracy": self.best.accuracy, "epochs": self.epoch}
-            save_checkpoint(self.checkpoint(so_far), self.out)
         self.saved_epoch = self.epoch
 
     def resume(self) -> None:
-        """Take up the state of an interrupted run of the same options."""
-        if not self.state_path.exists():
-            raise EdgesnnError(
-                f"nothing to resume: {self.state_path} is not there; leave --resume out"
-            )
+        """Take up the state of an interrupted run of the same options and data."""
         table = read_archive(self.state_path, STATE_FORMAT, STATE_VERSION, "training state")
         try:
             stored = Options(**table["options"])
@@ -344,33 +407,66 @@ class _Run:
                 if was != value:
                     raise UsageError(
                         f"the interrupted run had {name.replace('_', '-')} {was}, not {value}: "
-                        "repeat its options, or leave --resume out"
+                        f"repeat its options, or delete {self.state_path} to start again"
                     )
-            if table["samples"] != len(self.data):
-                raise UsageError(f"{self.data.name} has other samples than the interrupted run had")
+            if table["data_sha256"] != self.sha256:
+                raise UsageError(
+                    f"{self.data.name} has other samples than the interrupted run had; "
+                    f"delete {self.state_path} to start again"
+                )
+            self.net.load_state_dict(table["best_state"])
+            self.best_state = _copied(self.net)
             self.net.load_state_dict(table["net"])
+            if not _finite(self.best_state) or not _finite(self.net.state_dict()):
+                raise ValueError("weights that are not finite")
             self.optimizer.load_state_dict(table["optimizer"])
             self.scheduler.load_state_dict(table["scheduler"])
-            self.epoch = self.saved_epoch = int(table["epoch"])
             self.seconds = float(table["seconds"])
             self.best = Chosen(**table["best"])
             self.best_epoch = int(table["best_epoch"])
             self.best_loss = float(table["best_loss"])
-            self.best_state = table["best_state"]
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            self.epoch = int(table["epoch"])
+            if not 1 <= self.best_epoch <= self.epoch <= self.options.epochs:
+                raise ValueError(f"epoch {self.epoch}")
+            self.saved_epoch = self.epoch
+        except UsageError:
+            raise
+        except Exception as error:  # torch raises many kinds for tensors that do not fit
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise EdgesnnError(
-                f"{self.state_path} is damaged ({reason}); leave --resume out to start again"
+                f"{self.state_path} is damaged ({reason}); delete it to start again"
             ) from None
 
     def interrupted(self) -> str:
-        """What to tell a person who pressed Ctrl-C: what was kept, and how to go on."""
+        """After Ctrl-C: write the best net so far; what to tell about it and how to go on."""
         if not self.saved_epoch:
-            return "interrupted before the first epoch was complete; nothing was changed"
+            return NOTHING_KEPT
+        assert self.best is not None
+        so_far = {"val_accuracy": self.best.accuracy, "epochs": self.saved_epoch}
+        try:
+            save_checkpoint(self.checkpoint(so_far), self.out)
+        except KeyboardInterrupt:
+            return f"interrupted; {self.out} was not written, --resume goes on"
         return (
             f"interrupted after epoch {self.saved_epoch} of {self.options.epochs}; {self.out} "
             "holds the best net so far; --resume goes on"
         )
+
+
+def _fingerprint(data: Dataset) -> str:
+    """SHA-256 over the shape, samples and labels of a data set."""
+    digest = hashlib.sha256(repr((data.x.shape, data.classes)).encode())
+    digest.update(np.ascontiguousarray(data.x).data)
+    digest.update(np.ascontiguousarray(data.y).data)
+    return digest.hexdigest()
+
+
+def _copied(net: LatencyNetwork) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+
+def _finite(state: dict[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
 
 
 def shifted(x: Tensor, reach: int, random: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,196 @@ def test_interrupted_before_anything_is_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def interrupted_run(out: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, **changes: Any) -> str:
+    """The message of a run that Ctrl-C ended in the given epoch."""
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, epoch)
+        with pytest.raises(EdgesnnError) as caught:
+            run(out, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_older_net_stays_until_there_is_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "net.pt"
+    run(out, epochs=2)
+    old = out.read_bytes()
+    kept = []
+    epoch = module._Run._epoch
+
+    def watched(self: Any, bar: Any) -> float:
+        kept.append(out.read_bytes() == old)
+        return epoch(self, bar)
+
+    monkeypatch.setattr(module._Run, "_epoch", watched)
+    assert "nothing was changed" in interrupted_run(out, monkeypatch, 0, seed=5)
+    assert out.read_bytes() == old
+    run(out, epochs=3, seed=5)
+    assert kept == [True] * 3
+    assert out.read_bytes() != old
+
+
+def test_ctrl_c_leaves_the_best_net_of_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole.pt", epochs=2)
+    best: list[dict[str, torch.Tensor]] = []
+    save = module._Run._save
+
+    def watched(self: Any) -> None:
+        save(self)
+        best.append(dict(self.best_state))
+
+    monkeypatch.setattr(module._Run, "_save", watched)
+    interrupted_run(tmp_path / "whole.pt", monkeypatch, 2, epochs=4, seed=9)
+    found = load_checkpoint(tmp_path / "whole.pt").state
+    assert len(best) == 2
+    assert all(torch.equal(found[k], best[-1][k]) for k in found)
+
+
+def test_an_interrupted_run_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, state = tmp_path / "net.pt", tmp_path / "net.pt.resume"
+    interrupted_run(out, monkeypatch, 1, epochs=3)
+    before = state.read_bytes()
+    with pytest.raises(UsageError, match=r"--resume goes on; delete it") as caught:
+        run(out, epochs=3)
+    assert str(state) in str(caught.value)
+    assert state.read_bytes() == before
+    state.unlink()
+    run(out, epochs=1)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_foreign_state_is_not_replaced(tmp_path: Path, resume: bool) -> None:
+    state = tmp_path / "net.pt.resume"
+    state.write_text("curriculum vitae")
+    with pytest.raises(EdgesnnError, match="not a readable edgesnn training state"):
+        run(tmp_path / "net.pt", epochs=1, resume=resume)
+    assert state.read_text() == "curriculum vitae"
+    assert [p.name for p in tmp_path.iterdir()] == ["net.pt.resume"]
+
+
+def test_ctrl_c_right_after_a_state_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = module._Run._save
+
+    def broken(self: Any) -> None:
+        save(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Run, "_save", broken)
+        with pytest.raises(EdgesnnError, match=r"after epoch 1 of 2.*--resume goes on"):
+            run(tmp_path / "net.pt", epochs=2)
+    load_graph(tmp_path / "net.pt")
+    assert run(tmp_path / "net.pt", epochs=2, resume=True)["epochs"] == 2
+
+
+def test_ctrl_c_in_the_final_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = module.save_checkpoint
+    calls = []
+
+    def broken(checkpoint: Any, path: Path) -> None:
+        calls.append(checkpoint.report)
+        if "accuracy" in checkpoint.report:
+            raise KeyboardInterrupt
+        save(checkpoint, path)
+
+    whole = run(tmp_path / "whole.pt", epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_checkpoint", broken)
+        with pytest.raises(EdgesnnError, match=r"after epoch 2 of 2.*--resume goes on"):
+            run(tmp_path / "net.pt", epochs=2)
+    assert len(calls) == 2
+    report = run(tmp_path / "net.pt", epochs=2, resume=True)
+    assert report["accuracy"] == whole["accuracy"]
+    assert same_weights(tmp_path / "whole.pt", tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize("place", ["load", "_Run"])
+def test_ctrl_c_while_a_run_is_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, place, broken)
+    with pytest.raises(EdgesnnError, match="nothing was changed"):
+        run(tmp_path / "net.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def other_best(table: dict[str, Any]) -> None:
+    table["best_state"] = {}
+
+
+def other_epoch(table: dict[str, Any]) -> None:
+    table["epoch"] = 10**9
+
+
+def not_finite(table: dict[str, Any]) -> None:
+    table["best_state"]["linear.output.bias"][0] = float("nan")
+
+
+def no_optimizer(table: dict[str, Any]) -> None:
+    table["optimizer"] = 3
+
+
+@pytest.mark.parametrize("alter", [other_best, other_epoch, not_finite, no_optimizer])
+def test_an_altered_state_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alter: Callable[[dict[str, Any]], None]
+) -> None:
+    out, state = tmp_path / "net.pt", tmp_path / "net.pt.resume"
+    interrupted_run(out, monkeypatch, 1, epochs=2)
+    table = torch.load(state, weights_only=True)
+    alter(table)
+    torch.save(table, state)
+    with pytest.raises(EdgesnnError, match=r"is damaged.*delete it") as caught:
+        run(out, epochs=2, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_data_of_the_same_size_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = tmp_path / "mine.npz", tmp_path / "net.pt"
+
+    def make(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        x, y = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+        np.savez(archive, x_train=x, y_train=y, x_test=x, y_test=y)
+
+    make(0)
+    interrupted_run(out, monkeypatch, 1, data=str(archive), epochs=2)
+    make(1)
+    with pytest.raises(UsageError, match="other samples"):
+        run(out, data=str(archive), epochs=2, resume=True)
+    make(0)
+    run(out, data=str(archive), epochs=2, resume=True)
+
+
+def test_weights_that_are_not_finite_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = torch.optim.AdamW.step
+
+    def spoiled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = step(self, *args, **kwargs)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(float("nan"))
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoiled)
+    with pytest.raises(EdgesnnError, match="diverged in epoch 1"):
+        run(tmp_path / "net.pt", epochs=1, batch=5000)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_state_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         interrupt_in(patch, 1)
@@ -139,12 +330,49 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"val_fraction": 0.9}, "val-fraction"),
         ({"rate_penalty": -1.0}, "rate-penalty"),
         ({"threads": 0}, "threads"),
+        ({"threads": 100_000}, "threads"),
+        ({"threads": 1.5}, "threads"),
+        ({"lr": 1e38}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"lr": "fast"}, "lr"),
+        ({"val_fraction": float("nan")}, "val-fraction"),
+        ({"val_fraction": float("inf")}, "val-fraction"),
+        ({"encoder_bias": float("nan")}, "encoder-bias"),
+        ({"encoder_bias": float("-inf")}, "encoder-bias"),
+        ({"early_penalty": float("nan")}, "early-penalty"),
+        ({"out": Path(".")}, "folder"),
     ],
 )
-def test_options_that_make_no_sense(tmp_path: Path, option: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        run(tmp_path / "net.pt", **option)
+def test_options_that_make_no_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, Any], message: str
+) -> None:
+    if "data" not in option:
+        monkeypatch.setattr(module, "load", never)
+    with pytest.raises(UsageError, match=message) as caught:
+        run(**{"out": tmp_path / "net.pt", **option})
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def never(*_: object) -> None:
+    raise AssertionError("data was loaded, or a download begun, before the options were checked")
+
+
+def test_a_place_that_cannot_be_written_is_found_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load", never)
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file" / "net.pt", tmp_path / ("x" * 300), tmp_path / "a\0b"):
+        with pytest.raises(EdgesnnError, match="cannot write") as caught:
+            run(out)
+        assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_folders_of_the_checkpoint_are_made(tmp_path: Path) -> None:
+    run(tmp_path / "new" / "er" / "net.pt", epochs=1)
+    assert [p.name for p in (tmp_path / "new" / "er").iterdir()] == ["net.pt"]
 
 
 def test_a_file_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
