@@ -25,6 +25,7 @@ BSP_DIR = Path(__file__).parent / "bsp"
 COUNTERS = ("systick",)
 UNITS = ("instructions", "cycles")
 _SYSTICK_BITS = 24
+_GUARD_BYTES = 32  # also its alignment: the smallest region of the memory protection unit
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,6 @@ class Board:
     emulator: EmulatorSpec | None = None
 
     @property
-    def memory(self) -> dict[str, tuple[int, int]]:
-        """Region name -> (origin, length)."""
-        return {
-            "flash": (self.flash.origin, self.flash.length),
-            "ram": (self.ram.origin, self.ram.length),
-        }
-
-    @property
-    def headers(self) -> tuple[Path, ...]:
-        """Headers that the sources and the firmware include; their folders are `includes`."""
-        return (BSP_DIR / "bsp.h", BSP_DIR / "include" / "string.h")
-
-    @property
     def includes(self) -> tuple[Path, ...]:
         """Folders to search for headers."""
         return (BSP_DIR, BSP_DIR / "include")
@@ -136,13 +124,14 @@ class Board:
     def linker_script(self) -> str:
         """The linker script, for GNU ld and lld alike.
 
-        The stack lies at the bottom of RAM behind a guard of 32 bytes that nobody may touch (where
-        the core can enforce it): outgrown, it faults instead of overwriting data.
+        The stack lies at the bottom of RAM behind a guard that nobody may touch (where the core can
+        enforce it): outgrown, it faults instead of overwriting data.
         """
         return _LINKER_SCRIPT.format(
             board=self.name,
             flash=self.flash,
             ram=self.ram,
+            guard_bytes=_GUARD_BYTES,
             stack_bytes=self.stack_bytes,
         )
 
@@ -161,9 +150,9 @@ SECTIONS {{
   .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
   .rodata : {{ *(.rodata .rodata.*) . = ALIGN(4); }} > flash
   .guard (NOLOAD) : {{
-    . = ALIGN(32);
+    . = ALIGN({guard_bytes});
     bsp_stack_guard = .;
-    . = . + 32;
+    . = . + {guard_bytes};
   }} > ram
   .stack (NOLOAD) : {{
     bsp_stack_bottom = .;
@@ -188,11 +177,6 @@ SECTIONS {{
   /DISCARD/ : {{ *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.* .comment .note .note.*) }}
 }}
 """
-
-
-def linker_script(board: Board) -> str:
-    """The board's linker script."""
-    return board.linker_script()
 
 
 class _Table:
@@ -264,8 +248,11 @@ def _board(root: _Table, stem: str) -> Board:
     memory = root.table("memory")
     flash, ram = _region(memory.table("flash")), _region(memory.table("ram"))
     memory.done()
-    if stack_bytes > ram.length:
-        raise root.fail("stack_bytes", f"does not fit into {ram.length} bytes of ram")
+    guard = -ram.origin % _GUARD_BYTES + _GUARD_BYTES
+    if guard + stack_bytes > ram.length:
+        raise root.fail(
+            "stack_bytes", f"does not fit into {ram.length} bytes of ram behind a guard of {guard}"
+        )
     table = root.table("uart")
     uart = Uart(
         table.number("base", 0, 2**32 - 1),
