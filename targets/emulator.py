@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import re
 import shutil
 import signal
@@ -14,12 +15,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from edgesnn.targets.board import Board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 _PR_SET_PDEATHSIG = 1
-_LAST_WORDS = 0.5  # seconds
+_LAST_WORDS = 1.0  # seconds
 
 
 def _die_with_parent() -> Callable[[], None] | None:
@@ -27,7 +29,14 @@ def _die_with_parent() -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = os.getpid()
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it ended before it could be asked for
+            os._exit(1)
+
+    return prepare
 
 
 class Emulator:
@@ -47,7 +56,7 @@ class Emulator:
         self.elf = Path(elf)
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._stderr: IO[bytes] | None = None
 
     def __enter__(self) -> Emulator:
         self.start()
@@ -62,9 +71,11 @@ class Emulator:
         self.close()
 
     def start(self) -> None:
-        """Start QEMU; `url` is valid from then on."""
+        """Start QEMU; `url` is valid from then on. EdgesnnError where it runs already."""
         spec = self.board.emulator
         assert spec is not None
+        if self._process is not None:
+            raise EdgesnnError(f"the emulator of {self.board.name} runs already; close it first")
         program = shutil.which(spec.program)
         if program is None:
             raise EdgesnnError(
@@ -85,6 +96,7 @@ class Emulator:
             command = [program, *spec.args, "-display", "none", "-nodefaults", "-monitor", "none"]
             command += ["-chardev", chardev, "-echr", "0x100", "-serial", "chardev:link"]
             command += ["-kernel", str(self.elf)]
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
             try:
                 # A session of its own: Ctrl-C reaches this process alone, which ends both in order.
                 self._process = subprocess.Popen(
@@ -96,14 +108,18 @@ class Emulator:
                     start_new_session=True,
                     preexec_fn=_die_with_parent(),
                 )
-            except OSError as e:
-                raise EdgesnnError(f"cannot run {program}: {e.strerror or e}") from None
+            except BaseException as e:
+                self.close()
+                if isinstance(e, (OSError, subprocess.SubprocessError)):
+                    why = getattr(e, "strerror", None) or e
+                    raise EdgesnnError(f"cannot run {program}: {why}") from None
+                raise
             self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
         atexit.register(self.close)
 
     def check(self) -> None:
         """Raise EdgesnnError with QEMU's last words when it has ended."""
-        if self._process is None:
+        if self._process is None or self._stderr is None:
             raise EdgesnnError(f"the emulator of {self.board.name} is not running")
         try:
             # A broken link may be noticed a moment before the end of the process.
@@ -125,4 +141,5 @@ class Emulator:
             process.kill()
         if process is not None:
             process.wait()
-        self._stderr.close()
+        if self._stderr is not None:
+            self._stderr.close()

@@ -29,6 +29,28 @@ with Emulator(load_board(sys.argv[1]), sys.argv[2]) as emulator:
 """
 
 
+ORPHAN = """
+import os, time
+from edgesnn.targets.emulator import _die_with_parent
+prepare, parent = _die_with_parent(), os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    prepare()
+    print("survived", flush=True)
+"""
+
+# Answers nothing, ends the link and only later itself.
+LINGERS = """#!{python}
+import re, socket, sys, time
+server = socket.socket(fileno=int(re.search("fd=([0-9]+)", " ".join(sys.argv)).group(1)))
+server.accept()[0].close()
+server.close()
+time.sleep(0.7)
+sys.exit("qemu: out of luck")
+"""
+
+
 def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as f:
@@ -76,6 +98,55 @@ def test_what_qemu_says_when_it_gives_up(
             LinkEngine(hand_model(), emulator.url, timeout=5, watch=emulator.check)
         assert "the emulator of mps2-an386 has stopped: " in str(e.value)
         assert "\n" not in str(e.value)
+
+
+def test_an_end_that_follows_the_links_is_waited_for(
+    board: Board, firmware: Callable[..., Path], hand_model: Any, tmp_path: Path
+) -> None:
+    program = tmp_path / "lingers"
+    program.write_text(LINGERS.format(python=sys.executable))
+    program.chmod(0o755)
+    assert board.emulator is not None
+    strange = replace(board, emulator=replace(board.emulator, program=str(program)))
+    with Emulator(strange, firmware()) as emulator, pytest.raises(EdgesnnError) as e:
+        LinkEngine(hand_model(), emulator.url, timeout=5, watch=emulator.check)
+    assert "has stopped: qemu: out of luck" in str(e.value)
+
+
+@pytest.mark.usefixtures("emulator_program")
+def test_started_once_at_a_time(board: Board, firmware: Callable[..., Path]) -> None:
+    emulator = Emulator(board, firmware())
+    for _ in range(2):
+        with emulator:
+            assert emulator._process is not None
+            pid = emulator._process.pid
+            with pytest.raises(EdgesnnError, match="runs already; close it first"):
+                emulator.start()
+            assert emulator._process.pid == pid and alive(pid)
+        assert not alive(pid)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_a_start_that_fails_leaves_no_file_open(
+    board: Board, firmware: Callable[..., Path], tmp_path: Path
+) -> None:
+    program = tmp_path / "broken"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    assert board.emulator is not None
+    strange = replace(board, emulator=replace(board.emulator, program=str(program)))
+    before = set(os.listdir("/proc/self/fd"))
+    emulators = [Emulator(strange, firmware()) for _ in range(3)]
+    for emulator in emulators:
+        with pytest.raises(EdgesnnError, match=r"cannot run .*broken"):
+            emulator.start()
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_a_parent_that_ended_already_is_noticed() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.usefixtures("emulator_program")
