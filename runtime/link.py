@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from edgesnn.runtime.engine import Decision, Trace
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.errors import EdgesnnError, UsageError
 
 if TYPE_CHECKING:
     from edgesnn.runtime.bundle import Bundle
+    from edgesnn.targets.board import Counter
 
 PROTOCOL_VERSION = 1
+API_VERSION = 1  # ESNN_API_VERSION of esnn.h
 PAYLOAD_BYTES = 64
 
 HELLO, RESET, DATA, EVENTS, INFER, STEP, STEP_NODE, RESULT = range(0x01, 0x09)
@@ -38,6 +41,7 @@ _STATUS = {
     5: "payload too short or too long",
     6: "no such node, class or event",
     7: "sequence number 0",
+    8: "last header byte not 0",
     0x11: "bad argument",
     0x12: "arena too small",
     0x13: "model generated for another version of the C core",
@@ -46,12 +50,32 @@ _STATUS = {
 }
 
 _SILENT = 5  # a request without any answer is sent this often
-_DAMAGED = 20  # and one whose frame or answer arrives damaged this often
+_DAMAGED = 20  # and one that is followed by nothing but damaged frames this often
+_QUIET = 0.05  # seconds after which a line that has spoken counts as quiet
 _STACK_FAULTS = 0x0010_1010  # CFSR: STKOF, STKERR, MSTKERR
 _HEADER = struct.Struct("<4B")
 _HELLO = struct.Struct("<HBB16sIIIHHH")
 _RESULT = struct.Struct("<HBBIIII")
 _STEPPED = struct.Struct("<HBBIII")
+_STACK = struct.Struct("<II")
+
+
+class _LinkBroken(EdgesnnError):
+    """The link has failed, not what came over it: whoever watches the board may know why."""
+
+
+def _unfit(what: str) -> EdgesnnError:
+    return EdgesnnError(
+        f"the board's answer does not fit the bundle ({what}); "
+        "compile the bundle again and flash its firmware"
+    )
+
+
+def _unpack(layout: struct.Struct, payload: bytes) -> tuple[Any, ...]:
+    """The fields at the front of a payload; EdgesnnError where it is too short for them."""
+    if len(payload) < layout.size:
+        raise _unfit(f"{len(payload)} bytes where {layout.size} are due")
+    return layout.unpack_from(payload)
 
 
 @dataclass(frozen=True)
@@ -105,13 +129,9 @@ class BoardInfo:
 
     @staticmethod
     def parse(payload: bytes) -> BoardInfo:
-        if len(payload) < _HELLO.size:
-            raise EdgesnnError("the board's greeting is too short; flash the firmware again")
+        fields = _unpack(_HELLO, payload)
         name = payload[_HELLO.size :].decode("utf-8", errors="replace")
-        api, event, output, model_id, size, hz, stack, nodes, steps, classes = _HELLO.unpack_from(
-            payload
-        )
-        return BoardInfo(api, event, output, model_id, size, hz, stack, nodes, steps, classes, name)
+        return BoardInfo(*(*fields, name))
 
 
 class _Port:
@@ -124,21 +144,24 @@ class _Port:
             raise EdgesnnError(
                 "the serial link needs pyserial and cobs; run `pip install edgesnn[boards]`"
             ) from None
+        _check_url(url)
         self.url = url
         self._buffer = bytearray()
         try:
             self._serial: Any = serial.serial_for_url(url, baudrate=baud, timeout=0, exclusive=True)
-        except (serial.SerialException, ValueError, OSError) as e:
-            raise EdgesnnError(_why_not_open(url, e)) from None
+        except Exception as e:  # a URL's handler lets through whatever its own parsing raises
+            raise _LinkBroken(_why_not_open(url, e)) from None
         self._errors = (serial.SerialException, OSError)
         # pyserial reads a socket byte by byte; with its descriptor, read at once what has come.
         try:
             self._fd: int | None = self._serial.fileno()
         except (AttributeError, OSError):
             self._fd = None
-        if self._fd is not None and stat.S_ISSOCK(os.fstat(self._fd).st_mode):
-            with socket.socket(fileno=os.dup(self._fd)) as s:
-                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Small frames at once; a socket that cannot is slower, no worse.
+        with contextlib.suppress(OSError):
+            if self._fd is not None and stat.S_ISSOCK(os.fstat(self._fd).st_mode):
+                with socket.socket(fileno=os.dup(self._fd)) as s:
+                    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes) -> None:
         with self._translated():
@@ -169,7 +192,7 @@ class _Port:
             return b""
         data = os.read(self._fd, 4096)
         if not data:
-            raise EdgesnnError(f"the other end of {self.url} has closed the link")
+            raise _LinkBroken(f"the other end of {self.url} has closed the link; start it again")
         return data
 
     @contextlib.contextmanager
@@ -177,7 +200,7 @@ class _Port:
         try:
             yield
         except self._errors as e:
-            raise EdgesnnError(
+            raise _LinkBroken(
                 f"the link on {self.url} has broken ({e}); check cable and board"
             ) from None
 
@@ -186,8 +209,27 @@ class _Port:
             self._serial.close()
 
 
+_PORTS = "give a device such as /dev/ttyACM0, or a URL such as socket://HOST:PORT"
+
+
+def _check_url(url: str) -> None:
+    """Refuse what pyserial would answer with a riddle."""
+    if not url.strip():
+        raise UsageError(f"the port has no name; {_PORTS}")
+    scheme, _, rest = url.partition("://")
+    sound = url.isprintable() and "://" not in rest  # no handler takes a URL inside its own
+    if scheme.lower() in ("socket", "rfc2217"):
+        try:
+            parts = urlsplit(url)
+            sound = sound and bool(parts.hostname) and parts.port is not None
+        except ValueError:
+            sound = False
+    if not sound:
+        raise UsageError(f"{url!r} is no port; {_PORTS}")
+
+
 def _why_not_open(url: str, error: Exception) -> str:
-    code, text = getattr(error, "errno", None), str(error)
+    code, text = getattr(error, "errno", None), " ".join(str(error).split())
     if code == 2 or "No such file" in text:
         return f"no port {url}; plug the board in (`python -m serial.tools.list_ports` lists ports)"
     if code == 13 or "Permission denied" in text:
@@ -196,17 +238,18 @@ def _why_not_open(url: str, error: Exception) -> str:
         return f"port {url} is in use by another program; close that one first"
     if "refused" in text:
         return f"nothing listens at {url}; start the emulator or bridge first"
-    return f"cannot open port {url}: {text}"
+    return f"cannot open port {url} ({text}); {_PORTS}"
 
 
 class LinkEngine:
     """Runs the bundle's model on the board at `port`, whatever pyserial's serial_for_url takes.
 
     timeout: seconds of silence, in which a request is sent five times, after which the board counts
-    as dead; run_timeout: the same for requests that compute. watch is called when the board is
+    as dead; run_timeout: the same for requests that compute. counter: the one that the board's file
+    describes; a board that counts at another rate is refused. watch is called when the board is
     silent or gone and may raise a better explanation (Emulator.check). A frame that is lost or
     damaged is sent again under its sequence number, so that the board never executes it twice.
-    Every failure is an EdgesnnError.
+    Every failure is an EdgesnnError, of a port that cannot be one a UsageError.
 
     link_seconds: wall-clock seconds spent so far on requests that only move data. resent: frames
     sent more than once. info: what the board said of itself.
@@ -222,6 +265,7 @@ class LinkEngine:
         baud: int = 115_200,
         timeout: float = 10.0,
         run_timeout: float = 120.0,
+        counter: Counter | None = None,
         watch: Callable[[], None] | None = None,
     ) -> None:
         self._bundle = bundle
@@ -233,19 +277,11 @@ class LinkEngine:
         self.resent = 0
         self._port: _Port | None = None
         try:
-            self._port = _Port(port, baud)
-            self._port.write(b"\0")  # ends whatever an earlier program left half sent
+            with self._watched():
+                self._port = _Port(port, baud)
+                self._drain(self._port)
             self.info = BoardInfo.parse(self._request(HELLO))
-            if self.info.model_id != bundle.model_id:
-                raise EdgesnnError(
-                    f"the board on {port} runs model {self.info.name!r} "
-                    f"(id {self.info.model_id.hex()}), the bundle is {bundle.name!r} "
-                    f"(id {bundle.model_id.hex()}); flash the bundle's firmware"
-                )
-        except EdgesnnError:
-            self.close()
-            self._check_watch()
-            raise
+            self._check_info(counter)
         except BaseException:
             self.close()
             raise
@@ -276,11 +312,11 @@ class LinkEngine:
         for addresses in steps:
             self._push(addresses)
             result = self._request(STEP, slow=True)
-            _, decided, _, _, step_ticks, _, _ = _RESULT.unpack_from(result)
+            _, decided, _, _, step_ticks, _, _ = _unpack(_RESULT, result)
             ticks += step_ticks
             if decided:
                 return replace(self._decision(result), ticks=ticks)
-        raise EdgesnnError(f"the board has not decided after {len(steps)} steps")
+        raise _unfit(f"undecided after {len(steps)} steps")
 
     def trace(self, sample: np.ndarray) -> Trace:
         """One inference node by node, with every event."""
@@ -294,7 +330,7 @@ class LinkEngine:
 
     def stack_high_water(self) -> int:
         """Most bytes of stack in use at once since the board was reset."""
-        used, _ = struct.unpack("<II", self._request(STACK))
+        used, _ = _unpack(_STACK, self._request(STACK))
         return int(used)
 
     def _load(self, sample: np.ndarray) -> list[np.ndarray] | None:
@@ -318,50 +354,90 @@ class LinkEngine:
         steps = self._load(sample)
         count = self.info.nodes
         ticks = np.zeros(count, np.int64)
-        decided, at, done = 0, 0, 0
-        while not decided:
-            if at == 0 and steps is not None:
-                if done == len(steps):
-                    raise EdgesnnError(f"the board has not decided after {done} steps")
-                self._push(steps[done])
-            reply = self._request(STEP_NODE, slow=True)
-            node, decided, _, _, node_ticks, events = _STEPPED.unpack_from(reply)
-            ticks[node] += node_ticks
+        for row in range(self._bundle.timesteps):
+            if steps is not None:
+                self._push(steps[row])
             if rows is not None:
-                if node == 0:
-                    rows.append([np.empty(0, np.uint32) for _ in range(count)])
-                rows[-1][node] = self._events(events, reply[_STEPPED.size :])
-            at = (node + 1) % count
-            done += at == 0
-        result = self._decision(self._request(RESULT))
-        return replace(result, ticks=int(ticks.sum()), node_ticks=ticks)
+                rows.append([np.empty(0, np.uint32) for _ in range(count)])
+            decided = 0
+            for at in range(count):
+                reply = self._request(STEP_NODE, slow=True)
+                node, decided, _, _, node_ticks, events = _unpack(_STEPPED, reply)
+                if node != at:
+                    raise _unfit(f"node {node} where {at} is due")
+                ticks[at] += node_ticks
+                if rows is not None:
+                    rows[-1][at] = self._events(at, events, reply[_STEPPED.size :])
+            if decided:
+                result = self._decision(self._request(RESULT))
+                return replace(result, ticks=int(ticks.sum()), node_ticks=ticks)
+        raise _unfit(f"undecided after {self._bundle.timesteps} steps")
 
-    def _events(self, count: int, head: bytes) -> np.ndarray:
+    def _events(self, node: int, count: int, head: bytes) -> np.ndarray:
         """The events of the node that ran last; `head` is the first of them."""
+        capacity = self._bundle.nodes[node].queue_capacity
+        if count > capacity:
+            raise _unfit(f"{count} events of node {node}, which emits {capacity} at most")
         width = self.info.event_bytes
+        data = self._table(READ_EVENTS, "<I", head, width, count)
+        return np.sort(np.frombuffer(data, f"<u{width}").astype(np.uint32))
+
+    def _table(self, op: int, index: str, head: bytes, width: int, count: int) -> bytes:
+        """`count` entries of `width` bytes; `head` is the first of them, `op` reads on from one."""
         data = bytearray(head)
         while len(data) < count * width:
-            data += self._request(READ_EVENTS, struct.pack("<I", len(data) // width))
-        return np.sort(np.frombuffer(bytes(data), f"<u{width}").astype(np.uint32))
+            part = self._request(op, struct.pack(index, len(data) // width))
+            if not part:
+                break
+            data += part
+        if len(data) != count * width:
+            raise _unfit(f"{len(data)} bytes where {count * width} are due")
+        return bytes(data)
 
     def _decision(self, result: bytes) -> Decision:
-        label, _, exited, step, ticks, _, _ = _RESULT.unpack_from(result)
-        membranes = bytearray(result[_RESULT.size :])
-        while len(membranes) < 4 * self.info.classes:
-            membranes += self._request(READ_MEMBRANES, struct.pack("<H", len(membranes) // 4))
-        stats = bytearray()
-        while len(stats) < 8 * self.info.nodes:
-            stats += self._request(READ_STATS, struct.pack("<H", len(stats) // 8))
-        table = np.frombuffer(bytes(stats), "<u4").astype(np.int64).reshape(-1, 2)
+        label, decided, exited, step, ticks, _, _ = _unpack(_RESULT, result)
+        info = self.info
+        if not decided or label >= info.classes or not 1 <= step <= info.timesteps:
+            raise _unfit(f"decided: {decided}, class {label}, step {step}")
+        head = result[_RESULT.size :]
+        membranes = self._table(READ_MEMBRANES, "<H", head, 4, info.classes)
+        stats = self._table(READ_STATS, "<H", b"", 8, info.nodes)
+        table = np.frombuffer(stats, "<u4").astype(np.int64).reshape(-1, 2)
         return Decision(
             label=label,
             step=step,
             exited=bool(exited),
-            membranes=np.frombuffer(bytes(membranes), "<i4").astype(np.int64),
+            membranes=np.frombuffer(membranes, "<i4").astype(np.int64),
             events=table[:, 0].copy(),
             sops=table[:, 1].copy(),
             ticks=ticks,
         )
+
+    def _check_info(self, counter: Counter | None) -> None:
+        """Whether the board runs this bundle's model, as this bundle has it."""
+        info, bundle = self.info, self._bundle
+        assert self._port is not None
+        if info.model_id != bundle.model_id:
+            raise EdgesnnError(
+                f"the board on {self._port.url} runs model {info.name!r} "
+                f"(id {info.model_id.hex()}), the bundle is {bundle.name!r} "
+                f"(id {bundle.model_id.hex()}); flash the bundle's firmware"
+            )
+        for name, here, there in (
+            ("version of the C core's interface", API_VERSION, info.api_version),
+            ("nodes", len(bundle.nodes), info.nodes),
+            ("classes", bundle.classes, info.classes),
+            ("timesteps", bundle.timesteps, info.timesteps),
+            ("bytes of an event", bundle.event_bytes, info.event_bytes),
+        ):
+            if here != there:
+                raise _unfit(f"{name}: {there} instead of {here}")
+        if counter is not None and counter.hz != info.counter_hz:
+            raise EdgesnnError(
+                f"the board on {self._port.url} counts {info.counter_hz} ticks per second, its "
+                f"board file says {counter.hz}; name the right --board, or compile the bundle again "
+                "and flash its firmware"
+            )
 
     def _request(self, op: int, payload: bytes = b"", *, slow: bool = False) -> bytes:
         """Send a request until its response comes; returns the response's payload."""
@@ -369,56 +445,67 @@ class LinkEngine:
             raise EdgesnnError("the link is closed")
         start = time.monotonic()
         try:
-            return self._exchange(self._port, op, payload, slow)
+            with self._watched():
+                return self._exchange(self._port, op, payload, slow)
         finally:
             if not slow:
                 self.link_seconds += time.monotonic() - start
+
+    def _drain(self, port: _Port) -> None:
+        """Read what the line holds from before, until it is quiet; end what was left half sent."""
+        port.write(b"\0")
+        end = time.monotonic() + self._timeout / _SILENT
+        while (raw := port.read_frame(min(end, time.monotonic() + _QUIET))) is not None:
+            frame = decode_frame(raw)
+            if frame is not None:
+                self._check_notice(frame, HELLO)
 
     def _exchange(self, port: _Port, op: int, payload: bytes, slow: bool) -> bytes:
         self._sequence = self._sequence % 255 + 1
         data = encode_frame(Frame(op, self._sequence, payload))
         limit = self._run_timeout if slow else self._timeout
-        silent = damaged = 0
-        try:
-            while silent < _SILENT and damaged < _DAMAGED:
-                self.resent += silent + damaged > 0
-                port.write(data)
-                deadline = time.monotonic() + limit / _SILENT
-                while True:
-                    raw = port.read_frame(deadline)
-                    if raw is None:
-                        port.write(b"\0")  # the board may wait for a 0x00 that was lost
-                        silent += 1
-                        break
-                    frame = decode_frame(raw)
-                    if frame is None or frame.op == UNREADABLE:
-                        damaged += 1
-                        break
+        silent = harmed = damaged = 0
+        while silent < _SILENT and harmed < _DAMAGED:
+            if silent + harmed > 0:
+                self.resent += 1
+                port.write(b"\0")  # the board may wait for a 0x00 that was lost
+            port.write(data)
+            deadline = end = time.monotonic() + limit / _SILENT
+            before = damaged
+            while (raw := port.read_frame(deadline)) is not None:
+                frame = decode_frame(raw)
+                if frame is None or frame.op == UNREADABLE:
+                    damaged += 1
+                else:
+                    self._check_notice(frame, op)
                     if self._answers(frame, op):
                         return frame.payload
-        except EdgesnnError:
-            self._check_watch()
-            raise
-        self._check_watch()
+                # Behind a damaged frame, which may be an old one, the answer may follow.
+                if damaged > before:
+                    deadline = min(end, time.monotonic() + _QUIET)
+            if time.monotonic() < end:
+                harmed += 1
+            else:
+                silent += 1
         if damaged:
-            raise EdgesnnError(
+            raise _LinkBroken(
                 f"no readable answer on {port.url} ({damaged} damaged frames); check the cable, "
                 "the baud rate, and that the board runs edgesnn firmware"
             )
-        raise EdgesnnError(
+        raise _LinkBroken(
             f"no answer from the board on {port.url} within {limit:g} s; check that it has power, "
             "runs edgesnn firmware, and that this is its port"
         )
 
-    def _answers(self, frame: Frame, op: int) -> bool:
-        """Whether a sound frame is the response that is waited for; raises what it reports."""
+    def _check_notice(self, frame: Frame, op: int) -> None:
+        """Raise what a sound frame says of the board itself; `op` is the operation under way."""
         if frame.version != PROTOCOL_VERSION:
             raise EdgesnnError(
                 f"the board speaks version {frame.version} of the serial protocol, this edgesnn "
                 f"version {PROTOCOL_VERSION}; compile the bundle again and flash its firmware"
             )
         if frame.op == FAULT:
-            words = struct.unpack(f"<{len(frame.payload) // 4}I", frame.payload)
+            words = struct.unpack_from(f"<{len(frame.payload) // 4}I", frame.payload)
             names = ("pc", "lr", "xpsr", "cfsr", "sp")
             where = " ".join(f"{n}=0x{w:08x}" for n, w in zip(names, words, strict=False))
             if len(words) > 3 and words[3] & _STACK_FAULTS:
@@ -434,9 +521,11 @@ class LinkEngine:
                     f"the firmware cannot start its model: {why}; "
                     "compile the bundle again and flash its firmware"
                 )
-            if op == HELLO:
-                return False
-            raise EdgesnnError("the board was reset in the middle of its work; run again")
+            if op != HELLO:
+                raise EdgesnnError("the board was reset in the middle of its work; run again")
+
+    def _answers(self, frame: Frame, op: int) -> bool:
+        """Whether a sound frame is the response that is waited for; raises what it refuses."""
         if frame.sequence != self._sequence or frame.op != op | RESPONSE:
             return False  # late answer to a frame that was sent twice
         if frame.status:
@@ -444,6 +533,11 @@ class LinkEngine:
             raise EdgesnnError(f"the board refused operation 0x{op:02x}: {why}")
         return True
 
-    def _check_watch(self) -> None:
-        if self._watch is not None:
-            self._watch()
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except _LinkBroken:
+            if self._watch is not None:
+                self._watch()
+            raise

@@ -64,7 +64,8 @@ class Session:
         if port is not None:
             baud = self.board.uart.baud if self.board is not None else 115_200
             self.engine_name = f"board on {port}"
-            return self._stack.enter_context(LinkEngine(bundle, port, baud=baud))
+            link = LinkEngine(bundle, port, baud=baud, counter=self.counter)
+            return self._stack.enter_context(link)
         if self.board is None:
             raise UsageError(
                 f"{bundle.path} is compiled for {bundle.target} without a board; compile it with "
@@ -77,7 +78,13 @@ class Session:
         emulator = self._stack.enter_context(Emulator(self.board, bundle.firmware))
         self.emulated = True
         self.engine_name = f"emulated {self.board.name}"
-        link = LinkEngine(bundle, emulator.url, baud=self.board.uart.baud, watch=emulator.check)
+        link = LinkEngine(
+            bundle,
+            emulator.url,
+            baud=self.board.uart.baud,
+            counter=self.board.counter,
+            watch=emulator.check,
+        )
         return self._stack.enter_context(link)
 
     def __enter__(self) -> Session:

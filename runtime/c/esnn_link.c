@@ -197,7 +197,7 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
   esnn_ctx *ctx = link->ctx;
   const esnn_model *model = ctx->model;
   int32_t code = ESNN_OK;
-  if (op < ESNN_LINK_HELLO || op > ESNN_LINK_STACK) {
+  if (op > ESNN_LINK_STACK) {
     return ESNN_LINK_ERR_OP;
   }
   if (!takes(op, size)) {
@@ -305,11 +305,16 @@ static uint32_t answer(esnn_link *link, uint32_t count) {
   }
   uint32_t sequence = link->in[1];
   uint32_t op = link->in[2];
-  if (link->in[0] != ESNN_LINK_VERSION) {
-    return notice(link, sequence, op | ESNN_LINK_RESPONSE, ESNN_LINK_ERR_VERSION, 0u);
+  /* Its response would bear the name of another, or of a banner, a fault, an unreadable frame. */
+  if (op < ESNN_LINK_HELLO || op > ESNN_LINK_LAST_OP) {
+    return notice(link, 0u, ESNN_LINK_UNREADABLE, ESNN_LINK_ERR_OP, 0u);
   }
-  if (sequence == 0u) {
-    return notice(link, 0u, op | ESNN_LINK_RESPONSE, ESNN_LINK_ERR_SEQUENCE, 0u);
+  uint32_t refused = link->in[0] != ESNN_LINK_VERSION ? ESNN_LINK_ERR_VERSION
+                     : sequence == 0u                 ? ESNN_LINK_ERR_SEQUENCE
+                     : link->in[3] != 0u              ? ESNN_LINK_ERR_RESERVED
+                                                      : ESNN_LINK_OK;
+  if (refused != ESNN_LINK_OK) {
+    return notice(link, sequence, op | ESNN_LINK_RESPONSE, refused, 0u);
   }
   /* A new host may begin with the number that the last one ended with: HELLO is never taken from memory. */
   if (op == ESNN_LINK_HELLO || sequence != link->sequence) {

@@ -21,7 +21,7 @@ extern "C" {
 #define ESNN_LINK_BODY (ESNN_LINK_HEADER + ESNN_LINK_PAYLOAD + 4u) /* with the CRC-32 */
 #define ESNN_LINK_FRAME (ESNN_LINK_BODY + 2u)                      /* with the COBS code byte and 0x00 */
 
-/* Operations of a request; the response has bit 7 set. */
+/* Operations of a request, of which 0x01...0x7D may ever be one; the response has bit 7 set. */
 #define ESNN_LINK_HELLO 0x01u
 #define ESNN_LINK_RESET 0x02u
 #define ESNN_LINK_DATA 0x03u
@@ -34,6 +34,7 @@ extern "C" {
 #define ESNN_LINK_READ_STATS 0x0Au
 #define ESNN_LINK_READ_MEMBRANES 0x0Bu
 #define ESNN_LINK_STACK 0x0Cu
+#define ESNN_LINK_LAST_OP 0x7Du
 #define ESNN_LINK_RESPONSE 0x80u
 /* Frames that answer no readable request; their sequence number is 0. */
 #define ESNN_LINK_BANNER 0x80u
@@ -49,6 +50,7 @@ extern "C" {
 #define ESNN_LINK_ERR_PAYLOAD 5u  /* payload too short or too long for the operation */
 #define ESNN_LINK_ERR_RANGE 6u    /* first node, class or event does not exist */
 #define ESNN_LINK_ERR_SEQUENCE 7u /* a request may not bear sequence number 0 */
+#define ESNN_LINK_ERR_RESERVED 8u /* the last header byte of a request is not 0 */
 #define ESNN_LINK_ERR_ESNN 0x10u  /* plus n for the C core's error -n */
 
 /* What the link needs of a board. */

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import edgesnn.runtime
+from edgesnn.runtime.bundle import NodeInfo
 from edgesnn.targets.board import Board, load_board
 from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.target import find_target
@@ -30,6 +31,13 @@ class HandModel:
     input_kind: str = "samples"
     name: str = "test-model"
     model_id: bytes = bytes([0xA0, *range(1, 16)])
+    timesteps: int = STEPS
+    classes: int = CLASSES
+    event_bytes: int = 2
+    nodes: tuple[NodeInfo, ...] = (
+        NodeInfo("encoder", "encoder", (28, 28, 1), 784, 784),
+        NodeInfo("output", "output", (1, 1, CLASSES), CLASSES, 0),
+    )
 
     def check_sample(self, array: np.ndarray) -> np.ndarray:
         return array

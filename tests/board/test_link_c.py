@@ -121,7 +121,15 @@ def test_hello_is_never_answered_from_memory(talk: Talk) -> None:
         (encode_frame(Frame(link.STACK, 1))[:-2] + b"\x55\0", UNREADABLE, 2),
         (encode_frame(Frame(link.STACK, 1, version=2)), link.STACK | RESPONSE, 3),
         (encode_frame(Frame(0x0D, 1)), 0x8D, 4),
-        (encode_frame(Frame(0x00, 1)), 0x80, 4),
+        (encode_frame(Frame(0x7D, 1)), 0xFD, 4),
+        # no response of their own: it would be a banner, a fault, an unreadable frame, INFER's
+        (encode_frame(Frame(0x00, 1)), UNREADABLE, 4),
+        (encode_frame(Frame(0x7E, 1)), UNREADABLE, 4),
+        (encode_frame(Frame(0x7F, 1)), UNREADABLE, 4),
+        (encode_frame(Frame(0x80, 1)), UNREADABLE, 4),
+        (encode_frame(Frame(0x85, 1)), UNREADABLE, 4),
+        (encode_frame(Frame(0x7E, 1, version=2)), UNREADABLE, 4),
+        (encode_frame(Frame(0xFF, 0)), UNREADABLE, 4),
         (encode_frame(Frame(link.STACK, 1, b"x")), link.STACK | RESPONSE, 5),
         (encode_frame(Frame(link.DATA, 1, bytes(4))), link.DATA | RESPONSE, 5),
         (encode_frame(Frame(link.EVENTS, 1, bytes(5))), link.EVENTS | RESPONSE, 5),
@@ -129,6 +137,7 @@ def test_hello_is_never_answered_from_memory(talk: Talk) -> None:
         (encode_frame(Frame(link.READ_MEMBRANES, 1, b"\x0c\0")), link.READ_MEMBRANES | RESPONSE, 6),
         (encode_frame(Frame(link.READ_EVENTS, 1, bytes(4))), link.READ_EVENTS | RESPONSE, 6),
         (encode_frame(Frame(link.STACK, 0)), link.STACK | RESPONSE, 7),
+        (encode_frame(Frame(link.STACK, 1, status=1)), link.STACK | RESPONSE, 8),
         (encode_frame(Frame(link.DATA, 1, b"\x01\0\0\0a")), link.DATA | RESPONSE, 0x11),
         (encode_frame(Frame(link.DATA, 1, b"\xff\xff\xff\xffa")), link.DATA | RESPONSE, 0x11),
         (encode_frame(Frame(link.INFER, 1)), link.INFER | RESPONSE, 0x14),
@@ -140,6 +149,7 @@ def test_an_error_is_answered_and_the_next_frame_works(
 ) -> None:
     replies = talk(data + encode_frame(Frame(link.STACK, 77)))
     assert [(r.op, r.status) for r in replies] == [(op, status), (link.STACK | RESPONSE, 0)]
+    assert replies[0].sequence == 0 or op != UNREADABLE
     assert replies[1].payload == struct.pack("<II", 123, 4096)
 
 

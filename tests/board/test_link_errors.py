@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 import pytest
 
 from edgesnn.runtime import link
-from edgesnn.runtime.link import Frame, LinkEngine, encode_frame
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.runtime.link import Frame, LinkEngine, decode_frame, encode_frame
+from edgesnn.targets.board import Board
+from edgesnn.targets.errors import EdgesnnError, UsageError
 
 Serve = Callable[[Callable[[socket.socket], None]], str]
 
@@ -55,9 +57,9 @@ def serve() -> Iterator[Serve]:
         assert not thread.is_alive()
 
 
-def refused(model: Any, url: str, timeout: float = 0.5) -> str:
+def refused(model: Any, url: str, timeout: float = 0.5, **options: Any) -> str:
     with pytest.raises(EdgesnnError) as e:
-        LinkEngine(model, url, timeout=timeout)
+        LinkEngine(model, url, timeout=timeout, **options)
     assert "\n" not in str(e.value)
     return str(e.value)
 
@@ -65,6 +67,182 @@ def refused(model: Any, url: str, timeout: float = 0.5) -> str:
 def until_closed(wire: socket.socket) -> None:
     while wire.recv(4096):
         pass
+
+
+SAMPLE = np.zeros((28, 28, 1), np.uint8)
+HZ = 25_000_000
+
+
+def hello(model: Any, **changes: int) -> bytes:
+    info = {"api": 1, "event": 2, "output": 4, "id": model.model_id, "input": 784, "hz": HZ}
+    info |= {"stack": 4096, "nodes": 2, "steps": 4, "classes": 12, **changes}
+    return struct.pack("<HBB16sIIIHHH", *info.values())
+
+
+def result(decided: int = 1, label: int = 3, step: int = 1, membranes: int = 11) -> bytes:
+    return struct.pack("<HBBIIII", label, decided, 1, step, 10, 0, 0) + bytes(4 * membranes)
+
+
+def stepped(node: int, decided: int = 0, events: int = 0) -> bytes:
+    return struct.pack("<HBBIII", node, decided, 0, 1, 10, events)
+
+
+SOUND = {
+    link.DATA: b"",
+    link.INFER: result(),
+    link.RESULT: result(),
+    link.READ_MEMBRANES: bytes(4),
+    link.READ_STATS: bytes(16),
+    link.STACK: bytes(8),
+}
+
+
+class Toy:
+    """A board that gives the same answer to every request of one kind, sound or not."""
+
+    def __init__(self, model: Any, replies: dict[int, bytes], first: bytes = b"") -> None:
+        self.replies = {link.HELLO: hello(model), **SOUND, **replies}
+        self.first = first  # comes as soon as the host has said anything
+        self.junk = b""  # and this before each answer but the first
+        self.asked: list[int] = []
+        self.nodes = 0
+
+    def __call__(self, wire: socket.socket) -> None:
+        left, answer = b"", self.first
+        while data := wire.recv(4096):
+            *parts, left = (left + data).split(b"\0")
+            for frame in map(decode_frame, filter(None, parts)):
+                assert frame is not None
+                answer += self.junk if self.asked else b""
+                answer += self.reply(frame)
+                self.asked.append(frame.op)
+            wire.sendall(answer)
+            answer = b""
+
+    def reply(self, frame: Frame) -> bytes:
+        if frame.op == link.STEP_NODE and frame.op not in self.replies:
+            payload = stepped(self.nodes % 2, decided=self.nodes % 2)
+            self.nodes += 1
+        else:
+            payload = self.replies[frame.op]
+        return encode_frame(Frame(frame.op | link.RESPONSE, frame.sequence, payload))
+
+
+@pytest.mark.parametrize(
+    ("op", "payload", "message"),
+    [
+        (link.INFER, b"", "0 bytes where 20 are due"),
+        (link.INFER, bytes(19), "19 bytes where 20 are due"),
+        (link.INFER, result(decided=0), "decided: 0"),
+        (link.INFER, result(label=12), "class 12"),
+        (link.INFER, result(step=5), "step 5"),
+        (link.INFER, result(membranes=13), "52 bytes where 48 are due"),
+        (link.READ_MEMBRANES, b"", "44 bytes where 48 are due"),
+        (link.READ_MEMBRANES, bytes(64), "108 bytes where 48 are due"),
+        (link.READ_STATS, b"", "0 bytes where 16 are due"),
+        (link.READ_STATS, bytes(9), "18 bytes where 16 are due"),
+        (link.STACK, bytes(4), "4 bytes where 8 are due"),
+        (link.STEP_NODE, bytes(3), "3 bytes where 16 are due"),
+        (link.STEP_NODE, stepped(1), "node 1 where 0 is due"),
+        (link.STEP_NODE, stepped(2), "node 2 where 0 is due"),
+        (link.STEP_NODE, stepped(0), "node 0 where 1 is due"),
+        (link.STEP_NODE, stepped(0, events=785), "785 events of node 0, which emits 784 at most"),
+        (link.STEP_NODE, stepped(0, events=1) + bytes(4), "4 bytes where 2 are due"),
+    ],
+    ids=range(17),
+)
+def test_an_answer_that_makes_no_sense_is_named(
+    serve: Serve, hand_model: Any, op: int, payload: bytes, message: str
+) -> None:
+    toy = Toy(hand_model(), {op: payload})
+    url = serve(toy)
+    with LinkEngine(hand_model(), url, timeout=2) as engine, pytest.raises(EdgesnnError) as e:
+        if op == link.STEP_NODE:
+            engine.trace(SAMPLE)
+        engine.infer(SAMPLE)
+        engine.stack_high_water()
+    text = str(e.value)
+    assert "does not fit the bundle (" in text and message in text and "\n" not in text
+
+
+def test_a_toy_board_that_makes_sense(serve: Serve, hand_model: Any) -> None:
+    with LinkEngine(hand_model(), serve(Toy(hand_model(), {})), timeout=2) as engine:
+        assert engine.infer(SAMPLE).label == engine.trace(SAMPLE).decision.label == 3
+        assert engine.stack_high_water() == 0
+
+
+def test_read_events_without_an_event(serve: Serve, hand_model: Any) -> None:
+    replies = {link.STEP_NODE: stepped(0, events=30) + bytes(48), link.READ_EVENTS: b""}
+    url = serve(Toy(hand_model(), replies))
+    with LinkEngine(hand_model(), url, timeout=2) as engine, pytest.raises(EdgesnnError) as e:
+        engine.trace(SAMPLE)
+    assert "48 bytes where 60 are due" in str(e.value)
+
+
+def test_a_board_that_never_decides(serve: Serve, hand_model: Any) -> None:
+    class Undecided(Toy):
+        def reply(self, frame: Frame) -> bytes:
+            if frame.op == link.STEP_NODE:
+                self.replies[frame.op] = stepped(self.nodes % 2)
+                self.nodes += 1
+            return super().reply(frame)
+
+    url = serve(Undecided(hand_model(), {}))
+    with LinkEngine(hand_model(), url, timeout=2) as engine, pytest.raises(EdgesnnError) as e:
+        engine.profile(SAMPLE)
+    assert "undecided after 4 steps" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": 3}, "nodes: 3 instead of 2"),
+        ({"classes": 10}, "classes: 10 instead of 12"),
+        ({"steps": 8}, "timesteps: 8 instead of 4"),
+        ({"event": 0}, "bytes of an event: 0 instead of 2"),
+        ({"api": 9}, "version of the C core's interface: 9 instead of 1"),
+    ],
+)
+def test_a_greeting_that_differs_from_the_bundle(
+    serve: Serve, hand_model: Any, changes: dict[str, int], message: str
+) -> None:
+    toy = Toy(hand_model(), {link.HELLO: hello(hand_model(), **changes)})
+    assert message in refused(hand_model(), serve(toy))
+    assert "37 bytes where 38 are due" in refused(
+        hand_model(), serve(Toy(hand_model(), {link.HELLO: hello(hand_model())[:-1]}))
+    )
+
+
+def test_the_interface_version_is_that_of_the_core() -> None:
+    text = (Path(link.__file__).parent / "c" / "esnn.h").read_text()
+    assert f"#define ESNN_API_VERSION {link.API_VERSION}u" in text
+
+
+def test_a_counter_of_another_rate(serve: Serve, hand_model: Any, board: Board) -> None:
+    counter = board.counter
+    assert counter.hz == HZ
+    with LinkEngine(hand_model(), serve(Toy(hand_model(), {})), counter=counter) as engine:
+        assert engine.info.counter_hz == HZ
+    assert "counts 25000000 ticks per second, its board file says 1000" in refused(
+        hand_model(), serve(Toy(hand_model(), {})), counter=replace(counter, hz=1000)
+    )
+
+
+@pytest.mark.parametrize("size", [0, 3, 5, 17, 20])
+def test_a_crash_report_of_any_length(serve: Serve, hand_model: Any, size: int) -> None:
+    fault = encode_frame(Frame(link.FAULT, 0, bytes(size)))
+    assert "has crashed" in refused(hand_model(), serve(Toy(hand_model(), {}, first=fault)))
+
+
+@pytest.mark.parametrize("chunks", [1, 20, 25, 500])
+def test_what_stands_on_the_line_condemns_no_board(
+    serve: Serve, hand_model: Any, chunks: int
+) -> None:
+    toy = Toy(hand_model(), {}, first=b"\x55\0" * chunks)
+    with LinkEngine(hand_model(), serve(toy), timeout=5) as engine:
+        toy.junk = b"\x55\0" * chunks  # and now before every answer
+        engine.infer(SAMPLE)
+    assert engine.resent == 0 and len(toy.asked) == len(SAMPLE.tobytes()) // 60 + 5
 
 
 def test_importing_the_link_loads_no_serial_library() -> None:
@@ -85,8 +263,40 @@ def test_nothing_listens(hand_model: Any) -> None:
     assert "nothing listens" in refused(hand_model(), f"socket://127.0.0.1:{port}")
 
 
-def test_not_a_url(hand_model: Any) -> None:
-    assert "cannot open port nonsense://" in refused(hand_model(), "nonsense://x")
+@pytest.mark.parametrize("url", ["nonsense://x", "hwgrep://(", "alt://loop?class=x", "/"])
+def test_a_port_that_cannot_be_opened(hand_model: Any, url: str) -> None:
+    message = refused(hand_model(), url)
+    assert "port" in message and "'<='" not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("socket://", "socket://x", "socket://x:99999", "socket://:5", "SOCKET://x:y"),
+        *("rfc2217://", "spy://loop://", "/dev/tty\0x", "a\nb"),
+    ],
+)
+def test_a_malformed_url(hand_model: Any, url: str) -> None:
+    with pytest.raises(UsageError, match=r"is no port; give a device such as .* or a URL such as"):
+        LinkEngine(hand_model(), url)
+
+
+@pytest.mark.parametrize("url", ["", " "])
+def test_an_empty_port(hand_model: Any, url: str) -> None:
+    with pytest.raises(UsageError, match="the port has no name; give a device"):
+        LinkEngine(hand_model(), url)
+
+
+def test_a_socket_without_options_works_all_the_same(
+    serve: Serve, hand_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(92, "Protocol not available")
+
+    url = serve(Toy(hand_model(), {}))
+    monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+    with LinkEngine(hand_model(), url, timeout=2) as engine:
+        assert engine.infer(SAMPLE).label == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
@@ -138,6 +348,8 @@ def test_chatter_is_no_board(serve: Serve, hand_model: Any) -> None:
 
 def test_other_protocol_version(serve: Serve, hand_model: Any) -> None:
     def talk(wire: socket.socket) -> None:
+        wire.recv(1)  # pyserial throws away what comes before the port is open
+        wire.recv(1)
         wire.sendall(encode_frame(Frame(link.BANNER, 0, bytes(42), version=2)))
         until_closed(wire)
 
@@ -147,19 +359,16 @@ def test_other_protocol_version(serve: Serve, hand_model: Any) -> None:
 
 
 def test_reset_in_the_middle(serve: Serve, hand_model: Any) -> None:
-    hello = struct.pack("<HBB16sIIIHHH", 1, 2, 4, hand_model().model_id, 784, 1, 1, 2, 4, 12)
+    class Reset(Toy):
+        def reply(self, frame: Frame) -> bytes:
+            if frame.op == link.INFER:
+                return encode_frame(Frame(link.BANNER, 0, self.replies[link.HELLO]))
+            return super().reply(frame)
 
-    def talk(wire: socket.socket) -> None:
-        wire.recv(4096)
-        wire.sendall(encode_frame(Frame(link.HELLO | link.RESPONSE, 1, hello)))
-        wire.recv(4096)
-        wire.sendall(encode_frame(Frame(link.BANNER, 0, hello)))
-        until_closed(wire)
-
-    with LinkEngine(hand_model(), serve(talk), timeout=5) as engine:
+    with LinkEngine(hand_model(), serve(Reset(hand_model(), {})), timeout=5) as engine:
         assert engine.info.classes == 12
         with pytest.raises(EdgesnnError, match="was reset"):
-            engine.infer(np.zeros((28, 28, 1), np.uint8))
+            engine.infer(SAMPLE)
 
 
 def test_what_watch_knows_comes_first(serve: Serve, hand_model: Any) -> None:
@@ -216,3 +425,48 @@ def test_a_bad_wire_changes_no_answer(
             assert got.decision.membranes.tolist() == want.membranes.tolist()
             assert [r[0].tolist() for r in got.events] == [e.tolist() for e in want.events]
         assert engine.resent > 10 and harm > 20
+
+
+def test_a_late_answer_is_not_taken_for_the_next(
+    serve: Serve, hand_model: Any, link_pipe: Path, reference: Callable[..., Any]
+) -> None:
+    """READ_EVENTS is answered too late, so asked again, and both answers come at once."""
+    held: list[bytes] = []
+    repeats = 0
+
+    def talk(wire: socket.socket) -> None:
+        nonlocal repeats
+        board = subprocess.Popen([link_pipe], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert board.stdin is not None and board.stdout is not None
+        left = b""
+        try:
+            while True:
+                ready, _, _ = select.select([wire, board.stdout], [], [])
+                if wire in ready:
+                    data = wire.recv(4096)
+                    if not data:
+                        return
+                    os.write(board.stdin.fileno(), data)
+                if board.stdout in ready:
+                    *parts, left = (left + os.read(board.stdout.fileno(), 4096)).split(b"\0")
+                    for part in parts:
+                        frame = decode_frame(part)
+                        assert frame is not None
+                        if frame.op != link.READ_EVENTS | link.RESPONSE:
+                            wire.sendall(part + b"\0")
+                        elif held:
+                            assert held.pop() == part
+                            repeats += 1
+                            wire.sendall(2 * (part + b"\0"))
+                        else:
+                            held.append(part)
+        finally:
+            board.kill()
+            board.communicate()
+
+    sample = np.random.default_rng(8).integers(0, 256, (28, 28, 1), dtype=np.uint8)
+    want = reference(sample)
+    with LinkEngine(hand_model(), serve(talk), timeout=0.5) as engine:
+        got = engine.trace(sample)
+    assert [row[0].tolist() for row in got.events] == [e.tolist() for e in want.events]
+    assert repeats > 4 and engine.resent >= repeats
