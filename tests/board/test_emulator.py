@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,13 +41,13 @@ if os.fork() == 0:
     print("survived", flush=True)
 """
 
-# Answers nothing, ends the link and only later itself.
+# Answers nothing, ends the link and only a while later itself.
 LINGERS = """#!{python}
 import re, socket, sys, time
 server = socket.socket(fileno=int(re.search("fd=([0-9]+)", " ".join(sys.argv)).group(1)))
 server.accept()[0].close()
 server.close()
-time.sleep(0.7)
+time.sleep(0.6)
 sys.exit("qemu: out of luck")
 """
 
@@ -101,16 +102,19 @@ def test_what_qemu_says_when_it_gives_up(
 
 
 def test_an_end_that_follows_the_links_is_waited_for(
-    board: Board, firmware: Callable[..., Path], hand_model: Any, tmp_path: Path
+    board: Board, firmware: Callable[..., Path], tmp_path: Path
 ) -> None:
     program = tmp_path / "lingers"
     program.write_text(LINGERS.format(python=sys.executable))
     program.chmod(0o755)
     assert board.emulator is not None
     strange = replace(board, emulator=replace(board.emulator, program=str(program)))
-    with Emulator(strange, firmware()) as emulator, pytest.raises(EdgesnnError) as e:
-        LinkEngine(hand_model(), emulator.url, timeout=5, watch=emulator.check)
-    assert "has stopped: qemu: out of luck" in str(e.value)
+    with Emulator(strange, firmware()) as emulator:
+        host, port = emulator.url.removeprefix("socket://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as wire:
+            assert wire.recv(1) == b""
+        with pytest.raises(EdgesnnError, match="has stopped: qemu: out of luck"):
+            emulator.check()
 
 
 @pytest.mark.usefixtures("emulator_program")
