@@ -165,9 +165,9 @@ def to_graph(checkpoint: Checkpoint) -> Graph:
             assert isinstance(dense, Dense)
             layers.append(Output(layer.name, source, dense, None, spec.output_leak))
         else:
-            layers.append(
-                Spiking(layer.name, source, linear(layer), norm(layer), spec.leak, spec.v_threshold)
-            )
+            reset = "amos" if spec.neuron == "amos" else "soft"
+            constants = (spec.leak, spec.v_threshold, reset)
+            layers.append(Spiking(layer.name, source, linear(layer), norm(layer), *constants))
         source = layer.name
     return Graph(
         name=spec.name,

@@ -69,7 +69,7 @@ def train(
         net: mcu-mlp, mcu-lenet-s or mcu-lenet.
         data: digits, mnist, fashion-mnist, or the path of an .npz.
         out: The checkpoint; default ./<net>-<data>.pt.
-        coding: How samples become spikes (latency).
+        coding: latency (hidden neurons may spike in every step) or amos (at most once).
         epochs: Passes over the train split; default: the net's own.
         seed: Decides initial weights, order and shifts.
         timesteps: T, the steps an inference has at most.

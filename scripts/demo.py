@@ -24,7 +24,7 @@ from edgesnn.targets.board import load_board
 from edgesnn.targets.errors import EdgesnnError
 
 BOARD = "mps2-an386"
-NET, DATA, EPOCHS = "mcu-lenet-s", "digits", 24
+NET, DATA = "mcu-lenet-s", "digits"
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "demo"
 VERIFIED = 60
 
@@ -85,7 +85,9 @@ def main() -> int:
 
     say(f"1. training {NET} on {DATA} (real handwritten digits, 8x8, bundled with scikit-learn)")
     # One thread: the same weights everywhere, and no slower for so small a net.
-    trained = edgesnn.train(NET, DATA, checkpoint, epochs=EPOCHS, seed=0, threads=1)
+    # A demo that was interrupted starts again.
+    checkpoint.with_name(checkpoint.name + ".resume").unlink(missing_ok=True)
+    trained = edgesnn.train(NET, DATA, checkpoint, seed=0, threads=1)
     say(f"   float test accuracy {100 * trained['accuracy']:.2f} %")
 
     target = "cpu" if board is None else load_board(board).target

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from edgesnn.coding.latency import LatencyEncoder
 from edgesnn.networks.spec import LayerSpec, NetworkSpec
+from edgesnn.neurons.amos import Amos
 from edgesnn.neurons.lif import Lif, shift_representable
 
 
@@ -43,7 +44,8 @@ class LatencyNetwork(nn.Module):
         shapes = spec.shapes()
         sources = (spec.input_shape, *shapes[:-1])
         self.encoder = LatencyEncoder(spec.timesteps, gradient)
-        self.neuron = Lif(spec.leak, spec.v_threshold)
+        population = {"lif": Lif, "amos": Amos}[spec.neuron]
+        self.neuron = population(spec.leak, spec.v_threshold)
         self.output_leak = shift_representable(spec.output_leak)
         self.linear = nn.ModuleDict()
         self.norm = nn.ModuleDict()

@@ -21,6 +21,7 @@ USED = {
 }
 KINDS = tuple(USED)
 MIN_TIMESTEPS = 2  # one step cannot tell two times apart
+NEURONS = ("lif", "amos")  # of the spiking layers: as often as it reaches threshold, or once
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class NetworkSpec:
     """A feed-forward net: one encoder, spiking layers and pools, one output layer, in that order.
 
     input_shape: (height, width, channels); leak and v_threshold: of every spiking layer;
-    output_leak: U[t] = output_leak * U[t-1] + O[t] of the output membranes.
+    output_leak: U[t] = output_leak * U[t-1] + O[t] of the output membranes. neuron: one of NEURONS, for
+    every spiking layer.
     """
 
     name: str
@@ -57,6 +59,7 @@ class NetworkSpec:
     leak: float = 0.5
     v_threshold: float = 1.0
     output_leak: float = 0.5
+    neuron: str = "lif"
 
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(height, width, channels) of each layer's output; UsageError if they do not fit."""
@@ -110,7 +113,11 @@ class NetworkSpec:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> NetworkSpec:
         """The inverse of `to_dict`; ValueError with what is wrong."""
+        if isinstance(plain, dict):
+            plain = {"neuron": "lif", **plain}  # older checkpoints know no other
         values = _checked(plain, cls, "network")
+        if values["neuron"] not in NEURONS:
+            raise ValueError(f"network.neuron is {values['neuron']!r}, not {' or '.join(NEURONS)}")
         layers = values["layers"]
         if not isinstance(layers, list):
             raise ValueError("network.layers is not a list")

@@ -102,13 +102,15 @@ def network_kind(name: str) -> NetworkKind:
     return NETWORKS[name]
 
 
-def network_spec(name: str, input_shape: Shape, classes: int, timesteps: int) -> NetworkSpec:
+def network_spec(
+    name: str, input_shape: Shape, classes: int, timesteps: int, neuron: str = "lif"
+) -> NetworkSpec:
     """The named network for samples of `input_shape` (height, width, channels)."""
     if timesteps < 2:
         raise UsageError(f"timesteps {timesteps}: a latency code needs at least 2")
     if classes < 2:
         raise UsageError(f"{classes} class: a classifier needs at least 2")
     layers = network_kind(name).layers(input_shape, classes)
-    spec = NetworkSpec(name, input_shape, classes, timesteps, layers)
+    spec = NetworkSpec(name, input_shape, classes, timesteps, layers, neuron=neuron)
     spec.shapes()
     return spec

@@ -36,7 +36,8 @@ from edgesnn.training.evaluate_float import evaluate, output_membranes
 from edgesnn.training.progress import Progress
 from edgesnn.training.select import Chosen, select_exit
 
-CODINGS = ("latency",)
+# The neurons of the hidden layers: LIF may spike in every step, AMOS at most once.
+CODINGS = {"latency": "lif", "amos": "amos"}
 STATE_FORMAT = "edgesnn-training"
 STATE_VERSION = 1
 WEIGHT_DECAY = 1e-2
@@ -75,7 +76,7 @@ class Options:
     def check(self) -> None:
         """UsageError with the first option that makes no sense."""
         for name, value, choices in (
-            ("coding", self.coding, CODINGS),
+            ("coding", self.coding, tuple(CODINGS)),
             ("exit", self.exit, EXITS),
             ("encoder-grad", self.encoder_grad, GRADIENTS),
         ):
@@ -178,7 +179,8 @@ def train(
         if epochs is None:
             steps = max(1, round(len(train_set) * (1.0 - options.val_fraction)) // batch)
             options = replace(options, epochs=max(recipe.epochs, math.ceil(MIN_STEPS / steps)))
-        spec = network_spec(net, train_set.shape, train_set.classes, timesteps)
+        neuron = CODINGS[coding]
+        spec = network_spec(net, train_set.shape, train_set.classes, timesteps, neuron)
         run = _Run(options, spec, train_set, out, state_path)
         if resume:
             run.resume()

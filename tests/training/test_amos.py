@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from edgesnn.checkpoint import load_graph
+from edgesnn.compiler import ir
+from edgesnn.compiler.interpret import Interpreter
+from edgesnn.compiler.lower import lower
+from edgesnn.data import load
 from edgesnn.neurons.amos import Amos, amos_loop, amos_parallel
 from edgesnn.neurons.surrogate import SURROGATES
 from edgesnn.targets.errors import UsageError
+from edgesnn.training.train import train
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 16, 33, 64])
@@ -59,3 +68,27 @@ def test_surrogates_integrate_to_one(name: str) -> None:
     for width in (0.5, 1.0, 2.0):
         area = torch.trapezoid(SURROGATES[name](x, width), x)
         assert abs(float(area) - 1.0) < 2e-3
+
+
+def test_a_trained_amos_net_spikes_at_most_once_and_keeps_its_accuracy(tmp_path: Path) -> None:
+    report = train(
+        "mcu-mlp",
+        "digits",
+        tmp_path / "net.pt",
+        coding="amos",
+        epochs=20,
+        threads=1,
+        progress=False,
+    )
+    assert report["coding"] == "amos" and report["accuracy"] > 0.9
+    program = lower(load_graph(tmp_path / "net.pt"))
+    hidden = program.node("hidden")
+    assert isinstance(hidden, ir.Amos) and not hidden.forced
+    engine, test = Interpreter(program), load("digits", "test")
+    right = 0
+    for x, y in zip(test.x[:120], test.y[:120], strict=True):
+        trace = engine.trace(x)
+        fired = np.concatenate([step[2] for step in trace.events])
+        assert len(fired) == len(set(fired.tolist()))
+        right += trace.decision.label == int(y)
+    assert right / 120 > 0.88
