@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ def pytest_configure() -> None:
 
     EDGESNN_TEST_WHEEL=1 says that the package under test is an installed wheel, not this checkout.
     """
+    # Started in the background, a shell ignores Ctrl-C and every child inherits that; the tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     package = Path(str(edgesnn.__file__)).resolve()
     inside = package.is_relative_to(REPO) and "site-packages" not in package.parts
     wheel = os.environ.get("EDGESNN_TEST_WHEEL") == "1"
