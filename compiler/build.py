@@ -220,11 +220,12 @@ class _Build:
             memory["stack_bytes"] = None  # TVM's LLVM objects do not say what their frames take
             return memory
         stack = worst_case_stack(self.root / "obj", entries, _NODE_FUNCTIONS)
-        memory["stack_bytes"] = stack
+        memory["stack_bytes"] = stack.bytes
+        memory["stack_path"] = [list(call) for call in stack.path]
         reserved = memory.get("stack_reserved_bytes")
-        if reserved is not None and stack > reserved:
+        if reserved is not None and stack.bytes > reserved:
             raise EdgesnnError(
-                f"the firmware can use {stack} bytes of stack, board {self.board.name} reserves "  # type: ignore[union-attr]
+                f"the firmware can use {stack.bytes} bytes of stack, board {self.board.name} reserves "  # type: ignore[union-attr]
                 f"{reserved}; raise stack_bytes in its board file"
             )
         return memory

@@ -42,6 +42,10 @@ def report(bundle: Bundle) -> None:
         print(f"  {name:14}{'unknown' if memory[name] is None else format(memory[name], ','):>10}")
     for name, size in sorted(memory["sections"].items()):
         print(f"  {name:14}{size:10,}")
+    if memory.get("stack_path"):
+        print("\nstack, the deepest calls")
+        for name, size in memory["stack_path"]:
+            print(f"  {size:8,}  {name}")
     if bundle.firmware is not None:
         last = ""
         for section, name, size in symbols(bundle.firmware):

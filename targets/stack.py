@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgesnn.targets.errors import EdgesnnError
@@ -23,13 +24,21 @@ _BYTES = re.compile(r"(\d+) bytes \((\w+(?:,\w+)?)\)")
 _INDIRECT = "__indirect_call"
 
 
-def worst_case_stack(folder: Path, entries: Iterable[str], indirect: str) -> int:
-    """Bytes that a call of any of `entries` can use. `indirect` is a pattern of the functions that are called
+@dataclass(frozen=True)
+class Stack:
+    """bytes: the bound. path: the deepest calls as (function, bytes of its frame), empty where unknown."""
+
+    bytes: int
+    path: tuple[tuple[str, int], ...] = ()
+
+
+def worst_case_stack(folder: Path, entries: Iterable[str], indirect: str) -> Stack:
+    """What a call of any of `entries` can use. `indirect` is a pattern of the functions that are called
     through pointers. Raises EdgesnnError on recursion or on a frame of unknown size.
     """
     graphs = sorted(folder.glob("*.ci"))
     if not graphs:
-        return _sum_of_frames(folder)
+        return Stack(_sum_of_frames(folder))
     frames: dict[str, int] = {}
     calls: dict[str, set[str]] = {}
     for graph in graphs:
@@ -42,23 +51,26 @@ def worst_case_stack(folder: Path, entries: Iterable[str], indirect: str) -> int
         for source, target in _EDGE.findall(text):
             calls.setdefault(source, set()).add(target)
     pointed_to = {name for name in frames if re.search(indirect, name)}
-    depths: dict[str, int] = {}
+    deepest: dict[str, Stack] = {}
 
-    def depth(name: str, path: tuple[str, ...]) -> int:
-        if name in path:
+    def below(name: str, above: tuple[str, ...]) -> Stack:
+        if name in above:
             raise EdgesnnError(f"recursion through {name}: the stack has no bound")
-        if name not in depths:
+        if name not in deepest:
             callees = calls.get(name, set())
             if _INDIRECT in callees:
                 callees = (callees - {_INDIRECT}) | pointed_to
             own = frames.get(name, LIBRARY_FRAME)
-            depths[name] = own + max((depth(c, (*path, name)) for c in callees), default=0)
-        return depths[name]
+            # Sorted, so that of equally deep paths always the same one is shown.
+            under = [below(callee, (*above, name)) for callee in sorted(callees)]
+            rest = max(under, key=lambda stack: stack.bytes, default=Stack(0))
+            deepest[name] = Stack(own + rest.bytes, ((name, own), *rest.path))
+        return deepest[name]
 
-    found = [e for e in entries if e in frames]
+    found = [entry for entry in entries if entry in frames]
     if not found:
         raise EdgesnnError("the compiler's call graph holds none of the entry points")
-    return max(depth(e, ()) for e in found)
+    return max((below(entry, ()) for entry in found), key=lambda stack: stack.bytes)
 
 
 def _sum_of_frames(folder: Path) -> int:

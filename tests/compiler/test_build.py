@@ -261,7 +261,9 @@ def test_stack_depth_follows_pointers_and_refuses_recursion(tmp_path: Path) -> N
     def depth(**values: object) -> int:
         fields = {"size": 40, "kind": "static", "callee": "leaf", **values}
         (tmp_path / "a.ci").write_text(CI.format(**fields))
-        return worst_case_stack(tmp_path, ["main"], r"node_\d+$")
+        stack = worst_case_stack(tmp_path, ["main"], r"node_\d+$")
+        assert stack.bytes == sum(frame for _, frame in stack.path)
+        return stack.bytes
 
     assert depth() == 16 + 40 + 8
     assert depth(callee="library") == 16 + 40 + 64
