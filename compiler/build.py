@@ -16,8 +16,8 @@ from edgesnn.compiler.check import check_program
 from edgesnn.compiler.esnn_file import program_bytes
 from edgesnn.compiler.inspect import describe
 from edgesnn.compiler.plan import plan_memory
-from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle
-from edgesnn.runtime.files import replace_folder, sha256, writable_folder
+from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle, check_replaceable
+from edgesnn.runtime.files import replace_folder, sha256
 from edgesnn.targets.board import BSP_DIR, Board, load_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.stack import worst_case_stack
@@ -63,7 +63,7 @@ def compile_program(
             f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target"
         )
     folder = Path(out).resolve()
-    writable_folder(folder, MANIFEST)
+    check_replaceable(folder)
     check_program(program)
     tools = find_toolchain(machine, toolchain)
     try:

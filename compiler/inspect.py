@@ -79,6 +79,8 @@ def describe(program: ir.Program) -> dict[str, Any]:
             "kind": "samples" if samples else "events",
             "shape": list(source.shape),
             "dtype": source.dtype if isinstance(source, ir.SampleInput) else "uint8",
+            "scale": source.scale if isinstance(source, ir.SampleInput) else 1.0,
+            "zero_point": source.zero_point if isinstance(source, ir.SampleInput) else 0,
         },
         "nodes": [
             {

@@ -8,6 +8,7 @@ Importing this module does not import torch; reading and writing do.
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,6 +292,13 @@ def read_archive(path: Path, kind: str, version: int, what: str) -> dict[str, An
         table = torch.load(path, map_location="cpu", weights_only=True)
     except EdgesnnError:
         raise
+    except OSError as error:
+        raise EdgesnnError(f"cannot read {path}: {error.strerror or error}") from None
+    except pickle.UnpicklingError:
+        raise EdgesnnError(
+            f"{path} is not an edgesnn {what}: it holds more than tensors and plain values, and is not "
+            "loaded"
+        ) from None
     except Exception as error:  # torch raises many kinds; whatever it is, the file is not readable
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EdgesnnError(

@@ -13,11 +13,36 @@ from typing import Any
 
 import numpy as np
 
-from edgesnn.runtime.files import sha256
+from edgesnn.runtime.files import sha256, writable_folder
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 BUNDLE_VERSION = 1
 MANIFEST = "manifest.json"
+
+
+def check_replaceable(folder: Path) -> None:
+    """UsageError unless `folder` is new, empty, or an older bundle exactly as it was written.
+
+    A file of somebody else's in it, or one edited by hand, would be lost.
+    """
+    writable_folder(folder, MANIFEST)
+    if not (folder / MANIFEST).is_file():
+        return
+    advice = "choose another --out or move it away"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = dict(manifest["files"]) if manifest["format"] == "edgesnn-bundle" else {}
+        for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+            name = path.relative_to(folder).as_posix()
+            if name != MANIFEST and files.get(name) != sha256(path):
+                what = (
+                    "was edited after compilation" if name in files else "is not part of the bundle"
+                )
+                raise UsageError(f"{path} {what}; {advice}")
+    except OSError as e:
+        raise EdgesnnError(f"cannot read {folder}: {e.strerror or e}; {advice}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{folder / MANIFEST} is not the manifest of a bundle; {advice}") from None
 
 
 _LIMIT = 2**31 - 1  # of every size and count

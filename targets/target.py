@@ -46,7 +46,8 @@ TARGETS: tuple[Target, ...] = (
         kind="host",
         llvm={"kind": "llvm", "mtriple": _host_triple()},
         gcc=(),
-        zig=(),
+        # Named, or zig would link what it finds of the system's C library: other bytes elsewhere.
+        zig=("-target", _host_triple()),
         kernel_flags=("-O3",),
         aliases=("host",),
     ),

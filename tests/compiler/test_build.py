@@ -105,6 +105,17 @@ def test_an_older_bundle_is_replaced_and_other_files_are_not(tmp_path: Path) -> 
     compile_program(PROGRAM, "cpu", out=tmp_path / "b")
     compile_program(random_program(4), "cpu", out=tmp_path / "b")
     assert Bundle.open(tmp_path / "b").name == "random4"
+    bundle = tmp_path / "b"
+    (bundle / "lib" / "calibration.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"calibration.csv is not part"):
+        compile_program(PROGRAM, "cpu", out=bundle)
+    (bundle / "lib" / "calibration.csv").unlink()
+    kept = (bundle / "src" / "model.c").read_bytes()
+    (bundle / "src" / "model.c").write_bytes(kept + b"/* mine */")
+    with pytest.raises(UsageError, match=r"model.c was edited"):
+        compile_program(PROGRAM, "cpu", out=bundle)
+    (bundle / "src" / "model.c").write_bytes(kept)
+    compile_program(PROGRAM, "cpu", out=bundle)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("x")
