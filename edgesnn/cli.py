@@ -310,12 +310,21 @@ def stream(
         finally:
             # Also after an error or Ctrl-C: nothing is lost without being counted.
             t = stream.totals
-            steps = f", {t.steps / t.decided:.3f} timesteps on average" if t.decided else ""
-            rate = f", {t.decided / t.seconds:,.0f} a second" if t.decided and t.seconds else ""
-            _say(
-                f"{t.received:,} frames: {t.decided:,} decided, {t.dropped:,} dropped, "
-                f"{t.damaged:,} damaged{steps}{rate}"
-            )
+            if t.received or t.damaged or not isinstance(sys.exc_info()[1], EdgesnnError):
+                _say(_balance(t))
+
+
+def _balance(t: Any) -> str:
+    """What became of every frame that was taken from the source, in one line."""
+    unused = t.received - t.decided - t.dropped
+    parts = [f"{t.decided:,} decided", f"{t.dropped:,} dropped", f"{t.damaged:,} damaged"]
+    if unused > 0:
+        parts.append(f"{unused:,} read ahead and not used")
+    if t.decided:
+        parts.append(f"{t.steps / t.decided:.3f} timesteps on average")
+        if t.seconds:
+            parts.append(f"{t.decided / t.seconds:,.0f} a second")
+    return f"{t.received:,} frame{'' if t.received == 1 else 's'}: {', '.join(parts)}"
 
 
 def _print_decisions(stream: Any, source: str, samples: int | None, json: bool) -> None:
@@ -342,7 +351,7 @@ def _print_decisions(stream: Any, source: str, samples: int | None, json: bool) 
                     row[session.counter.unit] = units
                 _print_json(row)
             else:
-                took = f"{1e3 * item.seconds:.2f} ms"
+                took = f"{1e3 * item.seconds:.2f} ms since arrival"
                 if units is not None:
                     took = f"{units:,} {session.counter.unit}"
                 name = session.class_name(d.label)
@@ -641,22 +650,25 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     if memory["stack_high_water"] is not None:
         rows.append(("stack, used so far", _bytes(memory["stack_high_water"])))
     _pairs(f"{report['model']}, {report['engine']}", rows, file)
-    _grid(
-        ("node", "kind", "neurons", "events", "synaptic operations", unit, "share"),
+    layers = report["per_layer"]
+    timed = report["per_layer_samples"]
+    heads = ["node", "kind", "neurons", "events", "synaptic operations"]
+    cells = [
         [
-            (
-                r["name"],
-                r["kind"],
-                f"{r['neurons']:,}",
-                f"{r['events_mean']:,.1f}",
-                f"{r['sops_mean']:,.0f}",
-                "" if r[f"{unit}_mean"] is None else f"{r[f'{unit}_mean']:,.0f}",
-                "" if r["share"] is None else f"{100 * r['share']:.1f} %",
-            )
-            for r in report["per_layer"]
-        ],
-        file,
-    )
+            r["name"],
+            r["kind"],
+            f"{r['neurons']:,}",
+            f"{r['events_mean']:,.1f}",
+            f"{r['sops_mean']:,.0f}",
+        ]
+        for r in layers
+    ]
+    if timed is not None:
+        print(f"per layer, means over the first {timed:,} samples, run node by node", file=file)
+        heads += [unit, "share"]
+        for cell, r in zip(cells, layers, strict=True):
+            cell += [f"{r[f'{unit}_mean']:,.0f}", f"{100 * r['share']:.1f} %"]
+    _grid(tuple(heads), [tuple(cell) for cell in cells], file)
 
 
 # --- parsing ------------------------------------------------------------------------------------

@@ -88,17 +88,21 @@ def _amount(session: Session, ticks: int | None, seconds: float | None) -> float
 
 
 def _per_layer(session: Session, x: np.ndarray, tally: Tally, unit: str) -> list[dict[str, Any]]:
-    """One row a node: mean events and synaptic operations, and where it can be timed, mean time."""
+    """One row a node: mean events, synaptic operations and, where it can be timed, time.
+
+    Every figure of a row is of the same samples: on a board of `x`, run node by node; elsewhere, without
+    times, of all that `tally` has seen.
+    """
     nodes, counter = session.bundle.nodes, session.counter
     ticks: np.ndarray | None = None
     if counter is not None:
-        ticks = np.zeros(len(nodes))
+        ticks, tally = np.zeros(len(nodes)), Tally(session)
         for sample in x:
-            node_ticks = session.profile(sample).node_ticks
-            if node_ticks is None:
-                ticks = None
-                break
-            ticks += node_ticks * counter.per_tick / len(x)
+            decision = session.profile(sample)
+            if decision.node_ticks is None:
+                raise EdgesnnError(f"{session.engine_name} times no nodes; update its firmware")
+            tally.add(decision)
+            ticks += decision.node_ticks * counter.per_tick / len(x)
     rows = []
     for i, node in enumerate(nodes):
         row: dict[str, Any] = {

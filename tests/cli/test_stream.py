@@ -224,7 +224,7 @@ def test_ctrl_c_ends_with_totals(host_bundle: Bundle) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert b"1 frames: 1 decided" in err and b"Traceback" not in err
+    assert b"1 frame: 1 decided" in err and b"Traceback" not in err
 
 
 def test_a_reader_that_leaves_is_no_error(host_bundle: Bundle) -> None:
