@@ -57,6 +57,7 @@ def train(
     encoder_bias: float | None = None,
     encoder_grad: str = "edge",
     val_fraction: float | None = None,
+    augment: str = "shift",
     data_dir: str | None = None,
     download: bool = False,
     resume: bool = False,
@@ -81,6 +82,7 @@ def train(
         encoder_bias: Initial bias of the encoder's batch norm; below 0 for fewer, later spikes.
         encoder_grad: edge or straight-through.
         val_fraction: Share of train held out to choose the epoch and the exit's value.
+        augment: none, shift (by a few pixels) or flip (shift, and half of the samples mirrored).
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         download: Fetch the data set if it is not there.
         resume: Go on with an interrupted run.
@@ -106,6 +108,7 @@ def train(
             encoder_bias=encoder_bias,
             encoder_grad=encoder_grad,
             val_fraction=val_fraction,
+            augment=augment,
             data_dir=Path(data_dir) if data_dir is not None else None,
             download=download,
             resume=resume,

@@ -38,6 +38,8 @@ from edgesnn.training.select import Chosen, select_exit
 
 # The neurons of the hidden layers: LIF may spike in every step, AMOS at most once.
 CODINGS = {"latency": "lif", "amos": "amos"}
+# Of training samples: moved by a few pixels, and with "flip" half of them mirrored, too.
+AUGMENTATIONS = ("none", "shift", "flip")
 STATE_FORMAT = "edgesnn-training"
 STATE_VERSION = 1
 WEIGHT_DECAY = 1e-2
@@ -72,6 +74,7 @@ class Options:
     encoder_bias: float
     encoder_grad: str
     val_fraction: float
+    augment: str
 
     def check(self) -> None:
         """UsageError with the first option that makes no sense."""
@@ -79,6 +82,7 @@ class Options:
             ("coding", self.coding, tuple(CODINGS)),
             ("exit", self.exit, EXITS),
             ("encoder-grad", self.encoder_grad, GRADIENTS),
+            ("augment", self.augment, AUGMENTATIONS),
         ):
             if value not in choices:
                 raise UsageError(f"unknown {name} {value!r}: one of {', '.join(choices)}")
@@ -119,6 +123,7 @@ def train(
     encoder_bias: float | None = None,
     encoder_grad: str = "edge",
     val_fraction: float | None = None,
+    augment: str = "shift",
     data_dir: Path | None = None,
     download: bool = False,
     resume: bool = False,
@@ -156,6 +161,7 @@ def train(
         encoder_bias=_number("encoder-bias", encoder_bias, recipe.encoder_bias),
         encoder_grad=encoder_grad,
         val_fraction=_number("val-fraction", val_fraction, VAL_FRACTION),
+        augment=augment,
     )
     options.check()
     _check_threads(threads)
@@ -325,9 +331,8 @@ class _Run:
         total = 0.0
         for i in range(self.steps_per_epoch):
             chosen = order[i * self.batch : (i + 1) * self.batch]
-            samples = (
-                shifted(self.x[chosen], self.shift, random).to(torch.float32).mul_(self.data.scale)
-            )
+            raw = augmented(self.x[chosen], options.augment, self.shift, random)
+            samples = raw.to(torch.float32).mul_(self.data.scale)
             activity = self.net(samples)
             loss = tad_loss(activity.membranes, self.y[chosen])
             if options.rate_penalty > 0.0 and activity.hidden:
@@ -469,6 +474,17 @@ def _copied(net: LatencyNetwork) -> dict[str, Tensor]:
 
 def _finite(state: dict[str, Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+
+
+def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator) -> Tensor:
+    """uint8[N, C, H, W] changed as `kind` of AUGMENTATIONS says."""
+    if kind == "none":
+        return x
+    x = shifted(x, reach, random)
+    if kind == "flip":
+        mirrored = torch.rand(len(x), generator=random) < 0.5
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    return x
 
 
 def shifted(x: Tensor, reach: int, random: torch.Generator) -> Tensor:
