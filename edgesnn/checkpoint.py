@@ -20,25 +20,34 @@ from edgesnn.coding.readout import EXITS
 from edgesnn.compiler.graph import (
     BatchNorm,
     Conv,
+    CurrentEncode,
     Dense,
     Graph,
     LatencyEncode,
     Layer,
+    Merge,
     Output,
     Pool,
     ReadoutSpec,
     SampleInput,
     Spiking,
 )
-from edgesnn.networks.spec import LayerSpec, NetworkSpec
+from edgesnn.networks.spec import (
+    CONVS,
+    INPUT,
+    LATENCY_ENCODERS,
+    SPIKING,
+    LayerSpec,
+    NetworkSpec,
+)
 from edgesnn.runtime.files import write_atomic
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.errors import EdgesnnError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "edgesnn-checkpoint"
-VERSION = 1
+VERSION = 2  # 1 lacks "weights", and describes its network in fewer words
 FIELDS = {
     "format",
     "version",
@@ -46,10 +55,14 @@ FIELDS = {
     "state",
     "input",
     "readout",
+    "weights",
     "class_names",
     "data",
     "report",
 }
+DTYPES = ("uint8", "int8", "int16")  # of raw samples
+READOUTS = (*EXITS, "selector", "rate")
+WEIGHTS = ("int8", "int6", "int4", "ternary", "power-of-two")
 _EPS = 1e-5  # of every batch norm
 
 
@@ -57,8 +70,9 @@ _EPS = 1e-5  # of every batch norm
 class Checkpoint:
     """A trained network.
 
-    state: name -> tensor as `LatencyNetwork.state_dict()` names them. scale: a sample is
-    scale * raw (uint8). readout: kind and value chosen on validation data. data: what it was
+    state: name -> tensor as `SpikingNetwork.state_dict()` names them. scale: a sample is
+    scale * (raw - zero_point) of raw `dtype`. readout: kind (one of READOUTS) and value chosen on
+    validation data. weights: the format that it was trained for (one of WEIGHTS). data: what it was
     trained on. report: what training measured, plain values.
     """
 
@@ -69,6 +83,9 @@ class Checkpoint:
     class_names: tuple[str, ...]
     data: str
     report: dict[str, Any]
+    dtype: str = "uint8"
+    zero_point: int = 0
+    weights: str = "int8"
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -80,8 +97,13 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "version": VERSION,
             "network": checkpoint.network.to_dict(),
             "state": {k: v.detach().cpu().contiguous() for k, v in checkpoint.state.items()},
-            "input": {"dtype": "uint8", "scale": checkpoint.scale, "zero_point": 0},
+            "input": {
+                "dtype": checkpoint.dtype,
+                "scale": checkpoint.scale,
+                "zero_point": checkpoint.zero_point,
+            },
             "readout": {"kind": checkpoint.readout.kind, "value": checkpoint.readout.value},
+            "weights": checkpoint.weights,
             "class_names": list(checkpoint.class_names),
             "data": checkpoint.data,
             "report": checkpoint.report,
@@ -104,6 +126,8 @@ def load_graph(path: Path) -> Graph:
     checkpoint = load_checkpoint(path)
     try:
         return to_graph(checkpoint)
+    except UsageError:
+        raise
     except _DAMAGE as error:
         raise _damaged(path, error) from None
 
@@ -132,20 +156,27 @@ def _damaged(path: Path, error: Exception) -> EdgesnnError:
 
 
 def to_graph(checkpoint: Checkpoint) -> Graph:
-    """A checkpoint's network in the compiler's terms."""
+    """A checkpoint's network in the compiler's terms. UsageError for neurons that cannot be compiled."""
     spec = checkpoint.network
     state = {k: v.detach().cpu().numpy().astype(np.float64) for k, v in checkpoint.state.items()}
+    reads, shapes = spec.sources(), spec.shapes()
 
     def linear(layer: LayerSpec) -> Dense | Conv:
+        if layer.kind == "encode-raw":
+            return _identity(spec.input_shape[2])
         weight = state[f"linear.{layer.name}.weight"]
         bias = state.get(f"linear.{layer.name}.bias")
-        if weight.ndim == 4:  # (O, I, kh, kw) -> (O, kh, kw, I)
-            weight = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
-            return Conv(weight, bias, (layer.stride,) * 2, (layer.padding,) * 4)
-        return Dense(weight, bias)
+        if layer.kind not in CONVS:
+            return Dense(weight, bias)
+        # (O, I, kh, kw) -> (O, kh, kw, I)
+        weight = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
+        top, left = spec.window(layer.padding, 0)
+        return Conv(weight, bias, spec.window(layer.stride, 1), (top, left, top, left))
 
-    def norm(layer: LayerSpec) -> BatchNorm:
+    def norm(layer: LayerSpec) -> BatchNorm | None:
         at = f"norm.{layer.name}."
+        if at + "weight" not in state:
+            return None
         return BatchNorm(
             gamma=state[at + "weight"],
             beta=state[at + "bias"],
@@ -154,56 +185,110 @@ def to_graph(checkpoint: Checkpoint) -> Graph:
             eps=_EPS,
         )
 
+    def spiking(layer: LayerSpec) -> dict[str, Any]:
+        neuron = spec.neuron_of(layer)
+        if neuron.kind == "psn":
+            raise UsageError(
+                f"{layer.name}: psn neurons mix all steps, the later ones too, and cannot run on a "
+                "device; train with --neuron lif or amos"
+            )
+        leak = neuron.leak
+        if neuron.learn_leak:
+            leak = _learned_leaks(checkpoint.state[f"neuron.{layer.name}.leak_logit"])[0]
+        reset = "amos" if neuron.kind == "amos" else neuron.reset
+        return {"leak": leak, "v_threshold": neuron.v_threshold, "reset": reset}
+
     layers: list[Layer] = []
-    source = "input"
     for layer in spec.layers:
-        if layer.kind.startswith("encode"):
-            layers.append(LatencyEncode(layer.name, source, linear(layer), norm(layer), layer.pool))
-        elif layer.kind == "or-pool":
-            layers.append(Pool(layer.name, source, "or", layer.kernel, layer.stride))
+        name, source = layer.name, reads[layer.name][0]
+        if layer.kind in LATENCY_ENCODERS:
+            pool = spec.window(layer.pool, 1)
+            activation = "identity" if layer.kind == "encode-raw" else "sigmoid"
+            encode = LatencyEncode(name, source, linear(layer), norm(layer), pool, activation)
+            layers.append(encode)
+        elif layer.kind in ("or-pool", "avg-pool"):
+            kind = layer.kind.removesuffix("-pool")
+            windows = spec.window(layer.kernel, 1), spec.window(layer.stride, 1)
+            layers.append(Pool(name, source, kind, *windows))
+        elif layer.kind == "merge":
+            layers.append(Merge(name, reads[name]))
         elif layer.kind == "output":
             dense = linear(layer)
             assert isinstance(dense, Dense)
-            layers.append(Output(layer.name, source, dense, None, spec.output_leak))
+            leak: float | tuple[float, ...] = spec.output_leak
+            if spec.learn_output_leak:
+                leak = tuple(_learned_leaks(checkpoint.state["output_leak_logit"]))
+            layers.append(Output(name, source, dense, None, leak))
+        elif layer.kind in SPIKING and source == INPUT:
+            layers.append(CurrentEncode(name, source, linear(layer), norm(layer), **spiking(layer)))
         else:
-            reset = "amos" if spec.neuron == "amos" else "soft"
-            constants = (spec.leak, spec.v_threshold, reset)
-            layers.append(Spiking(layer.name, source, linear(layer), norm(layer), *constants))
-        source = layer.name
+            forced = spec.neuron_of(layer).forced
+            rule = {**spiking(layer), "forced": forced}
+            layers.append(Spiking(name, source, linear(layer), norm(layer), **rule))
+    assert len(layers) == len(shapes)
+    kind = "first-spike" if checkpoint.readout.kind == "selector" else checkpoint.readout.kind
     return Graph(
         name=spec.name,
-        input=SampleInput(spec.input_shape, "uint8", checkpoint.scale, 0),
+        input=SampleInput(
+            spec.input_shape, checkpoint.dtype, checkpoint.scale, checkpoint.zero_point
+        ),
         timesteps=spec.timesteps,
         layers=tuple(layers),
-        readout=checkpoint.readout,
+        readout=ReadoutSpec(kind, checkpoint.readout.value),
         class_names=checkpoint.class_names,
     )
+
+
+def _identity(channels: int) -> Conv:
+    """Each channel on its own, times one."""
+    return Conv(np.ones((channels, 1, 1, 1)), groups=channels)
+
+
+def _learned_leaks(logit: Tensor) -> list[float]:
+    """The leaks that a learned logit stands for, as training used them: what shifts represent."""
+    from edgesnn.neurons.leak import rounded_leak
+
+    leaks: list[float] = rounded_leak(logit.detach().cpu()).reshape(-1).tolist()
+    return leaks
 
 
 def state_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Every tensor a checkpoint of `spec` holds, and its shape."""
     out: dict[str, tuple[int, ...]] = {}
-    sources = (spec.input_shape, *spec.shapes()[:-1])
-    for layer, (height, width, channels) in zip(spec.layers, sources, strict=True):
-        if layer.kind == "or-pool":
+    reads, shapes = spec.sources(), {INPUT: spec.input_shape, **spec.shapes()}
+    for layer in spec.layers:
+        if layer.out == 0:
             continue
+        height, width, channels = shapes[reads[layer.name][0]]
         name = f"linear.{layer.name}."
-        if layer.kind in ("encode-conv", "conv"):
-            out[name + "weight"] = (layer.out, channels, layer.kernel, layer.kernel)
+        if layer.kind in CONVS:
+            out[name + "weight"] = (layer.out, channels, *spec.window(layer.kernel, 1))
         else:
             out[name + "weight"] = (layer.out, height * width * channels)
-        if layer.kind == "output":
+        if layer.kind == "output" or not spec.norm:
             out[name + "bias"] = (layer.out,)
+        if layer.kind in SPIKING:
+            neuron = spec.neuron_of(layer)
+            if neuron.learn_leak:
+                out[f"neuron.{layer.name}.leak_logit"] = ()
+            if neuron.kind == "psn":
+                out[f"neuron.{layer.name}.weight"] = (spec.timesteps, spec.timesteps)
+                out[f"neuron.{layer.name}.bias"] = (spec.timesteps, 1)
+        if layer.kind == "output" or not spec.norm:
             continue
         for part in ("weight", "bias", "running_mean", "running_var"):
             out[f"norm.{layer.name}.{part}"] = (layer.out,)
         out[f"norm.{layer.name}.num_batches_tracked"] = ()
+    if spec.learn_output_leak:
+        out["output_leak_logit"] = (spec.classes,)
     return out
 
 
 def _checked(table: dict[str, Any]) -> Checkpoint:
     import torch
 
+    if table["version"] == 1:
+        table = {"weights": "int8", **table}
     if set(table) != FIELDS:
         odd = ", ".join(sorted(map(str, set(table) ^ FIELDS)))
         raise ValueError(f"missing or unknown fields: {odd}")
@@ -238,10 +323,17 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
     scale = table["input"]["scale"]
     if not isinstance(scale, float) or not 0.0 < scale < float("inf"):
         raise ValueError(f"input.scale is {scale!r}, not a positive number")
-    if table["input"]["dtype"] != "uint8" or table["input"]["zero_point"] != 0:
-        raise ValueError("input is not uint8 with zero point 0")
+    dtype, zero_point = table["input"]["dtype"], table["input"]["zero_point"]
+    if dtype not in DTYPES:
+        raise ValueError(f"input.dtype is {dtype!r}, not one of {', '.join(DTYPES)}")
+    limits = np.iinfo(dtype)
+    whole = isinstance(zero_point, int) and not isinstance(zero_point, bool)
+    if not whole or not limits.min <= zero_point <= limits.max:
+        raise ValueError(f"input.zero_point is {zero_point!r}, not a whole number of {dtype}")
+    if table["weights"] not in WEIGHTS:
+        raise ValueError(f"weights are {table['weights']!r}, not one of {', '.join(WEIGHTS)}")
     kind, value = table["readout"]["kind"], table["readout"]["value"]
-    if kind not in EXITS or not isinstance(value, float) or not np.isfinite(value):
+    if kind not in READOUTS or not isinstance(value, float) or not np.isfinite(value):
         raise ValueError(f"readout {kind!r} {value!r} is unknown")
     names = table["class_names"]
     if (
@@ -255,7 +347,16 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
     if not _plain(table["report"]):
         raise ValueError("report holds something other than plain values")
     return Checkpoint(
-        spec, state, scale, ReadoutSpec(kind, value), tuple(names), table["data"], table["report"]
+        spec,
+        state,
+        scale,
+        ReadoutSpec(kind, value),
+        tuple(names),
+        table["data"],
+        table["report"],
+        dtype,
+        zero_point,
+        table["weights"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgesnn.networks.spec import LayerSpec, NetworkSpec
+from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec
 from edgesnn.targets.errors import UsageError
 
 Shape = tuple[int, int, int]
@@ -106,11 +106,11 @@ def network_spec(
     name: str, input_shape: Shape, classes: int, timesteps: int, neuron: str = "lif"
 ) -> NetworkSpec:
     """The named network for samples of `input_shape` (height, width, channels)."""
-    if timesteps < 2:
-        raise UsageError(f"timesteps {timesteps}: a latency code needs at least 2")
+    if timesteps < 1:
+        raise UsageError(f"timesteps {timesteps} is not at least 1")
     if classes < 2:
         raise UsageError(f"{classes} class: a classifier needs at least 2")
     layers = network_kind(name).layers(input_shape, classes)
-    spec = NetworkSpec(name, input_shape, classes, timesteps, layers, neuron=neuron)
+    spec = NetworkSpec(name, input_shape, classes, timesteps, layers, NeuronSpec(neuron))
     spec.shapes()
     return spec

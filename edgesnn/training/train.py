@@ -28,8 +28,8 @@ from edgesnn.data import Dataset, load
 from edgesnn.data.dataset import stratified_split
 from edgesnn.data.folders import check_writable
 from edgesnn.losses import early_penalty, rate_penalty, tad_loss
-from edgesnn.networks.latency import LatencyNetwork
 from edgesnn.networks.spec import NetworkSpec
+from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import network_kind, network_spec
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.evaluate_float import evaluate, output_membranes
@@ -286,7 +286,7 @@ class _Run:
         self.shift = min(data.shape[:2]) // SHIFT_SHARE
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            self.net = LatencyNetwork(
+            self.net = SpikingNetwork(
                 spec, gradient=options.encoder_grad, encoder_bias=options.encoder_bias
             )
         self.optimizer = torch.optim.AdamW(
@@ -336,7 +336,7 @@ class _Run:
             activity = self.net(samples)
             loss = tad_loss(activity.membranes, self.y[chosen])
             if options.rate_penalty > 0.0 and activity.hidden:
-                loss = loss + options.rate_penalty * rate_penalty(activity.hidden)
+                loss = loss + options.rate_penalty * rate_penalty(list(activity.hidden.values()))
             if options.early_penalty > 0.0:
                 loss = loss + options.early_penalty * early_penalty(activity.encoder)
             self.optimizer.zero_grad(set_to_none=True)
@@ -468,7 +468,7 @@ def _fingerprint(data: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _copied(net: LatencyNetwork) -> dict[str, Tensor]:
+def _copied(net: SpikingNetwork) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in net.state_dict().items()}
 
 

@@ -16,8 +16,8 @@ import torch
 from edgesnn import checkpoint as module
 from edgesnn.checkpoint import Checkpoint, load_checkpoint, load_graph, save_checkpoint
 from edgesnn.compiler import graph as g
-from edgesnn.networks.latency import LatencyNetwork
-from edgesnn.networks.spec import LayerSpec, NetworkSpec
+from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec
+from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import network_spec
 from edgesnn.targets.errors import EdgesnnError
 
@@ -28,7 +28,7 @@ def checkpoint_of(spec: NetworkSpec) -> Checkpoint:
     """A checkpoint with random weights and batch-norm statistics that are not the initial ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        net = LatencyNetwork(spec).train()
+        net = SpikingNetwork(spec).train()
         height, width, channels = spec.input_shape
         for _ in range(4):
             net(torch.rand(16, channels, height, width) * 2 - 0.5)
@@ -57,8 +57,9 @@ def test_round_trip(saved: Path) -> None:
     assert [p.name for p in saved.parent.iterdir()] == ["net.pt"]  # no temporary file is left
 
 
-def patches(x: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """(H, W, C) -> (oh, ow, size, size, C)."""
+def patches(x: np.ndarray, size: Any, stride: Any) -> np.ndarray:
+    """(H, W, C) -> (oh, ow, size, size, C); square windows."""
+    size, stride = np.broadcast_to(size, 2)[0], np.broadcast_to(stride, 2)[0]
     view = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(0, 1))
     return view[::stride, ::stride].transpose(0, 1, 3, 4, 2)
 
@@ -85,7 +86,7 @@ def run_graph(graph: g.Graph, raw: np.ndarray) -> np.ndarray:
     first = graph.layers[0]
     assert isinstance(first, g.LatencyEncode)
     phi = linear(first, graph.input.scale * (raw.astype(np.float64) - graph.input.zero_point))
-    phi = patches(phi, first.pool, first.pool).max(axis=(2, 3))
+    phi = patches(phi, *first.pool).max(axis=(2, 3))
     times = np.ceil((1 - 1 / (1 + np.exp(-phi))) * graph.timesteps)
     rest: dict[str, Any] = {}
     membranes = []
@@ -119,8 +120,7 @@ ODD = NetworkSpec(  # two input channels, a stride, two spiking convolutions, ot
         LayerSpec("dense", "d", out=9),
         LayerSpec("output", "e", out=5),
     ),
-    leak=0.75,
-    v_threshold=0.8,
+    NeuronSpec(leak=0.75, v_threshold=0.8),
     output_leak=0.25,
 )
 
@@ -141,7 +141,7 @@ def test_the_graph_computes_what_the_network_computes(spec: NetworkSpec, tmp_pat
     save_checkpoint(checkpoint, path)
     graph = load_graph(path)
     assert (graph.input.shape, graph.input.scale) == (spec.input_shape, 1 / 16)
-    net = LatencyNetwork(spec).double().eval()
+    net = SpikingNetwork(spec).double().eval()
     net.load_state_dict(checkpoint.state)
     raw = np.random.default_rng(0).integers(0, 17, (6, *spec.input_shape), dtype=np.uint8)
     with torch.no_grad():
@@ -291,7 +291,7 @@ LAYERS = ("network", "layers")
         (tensor("linear.output.weight", quantised), "plain"),
         (tensor("norm.conv.num_batches_tracked", lambda t: t.float()), "plain"),
         (_huge, "plain"),
-        (put("network", "timesteps", 1), "timesteps"),
+        (put("network", "timesteps", 0), "timesteps"),
         (put("network", "timesteps", 128), "timesteps"),
         (put("network", "timesteps", 10**12), "timesteps"),
         (put("network", "name", "a\nb"), "name"),

@@ -13,7 +13,7 @@ import torch
 
 from edgesnn.checkpoint import load_checkpoint
 from edgesnn.data import load
-from edgesnn.networks.latency import LatencyNetwork
+from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import NETWORKS, network_spec
 from edgesnn.training import train as module
 from edgesnn.training.select import Chosen
@@ -33,14 +33,14 @@ def samples_of(x: np.ndarray) -> list[bytes]:
 def test_no_sample_is_used_for_two_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every sample that goes through the network, in order, by what the network did with it."""
     seen: list[tuple[bool, list[bytes]]] = []
-    forward = LatencyNetwork.forward
+    forward = SpikingNetwork.forward
 
-    def spied(self: LatencyNetwork, samples: torch.Tensor) -> Any:
+    def spied(self: SpikingNetwork, samples: torch.Tensor) -> Any:
         raw = (samples * 16).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
         seen.append((self.training, samples_of(raw)))
         return forward(self, samples)
 
-    monkeypatch.setattr(LatencyNetwork, "forward", spied)
+    monkeypatch.setattr(SpikingNetwork, "forward", spied)
     report = run(tmp_path / "net.pt")
     known = samples_of(load("digits", "train").x)
     test = samples_of(load("digits", "test").x)
@@ -174,7 +174,7 @@ def test_gradients_are_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_initial_batch_norms(net: str) -> None:
     """Half a threshold per current in spiking layers; the encoder starts at the bias it is given."""
     spec = network_spec(net, (8, 8, 1), 10, 4)
-    norms = dict(LatencyNetwork(spec, encoder_bias=-0.75).norm.items())
+    norms = dict(SpikingNetwork(spec, encoder_bias=-0.75).norm.items())
     encoder = norms.pop("encoder")
     assert (set(encoder.weight.tolist()), set(encoder.bias.tolist())) == ({1.0}, {-0.75})
     assert norms

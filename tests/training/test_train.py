@@ -14,7 +14,7 @@ import torch
 from edgesnn.checkpoint import load_checkpoint, load_graph
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import load
-from edgesnn.networks.latency import LatencyNetwork
+from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training import train as module
 from edgesnn.training.evaluate_float import evaluate
@@ -51,7 +51,7 @@ def test_a_few_epochs_reach_a_real_accuracy(net: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net.pt"]
     # The file alone gives the reported figures again.
     checkpoint = load_checkpoint(out)
-    again = LatencyNetwork(checkpoint.network)
+    again = SpikingNetwork(checkpoint.network)
     again.load_state_dict(checkpoint.state)
     measured = evaluate(again, load("digits", "test"), checkpoint.readout)
     assert {k: report[k] for k in measured} == measured
@@ -398,7 +398,7 @@ def test_penalties_make_spikes_rarer(tmp_path: Path) -> None:
         """Hidden spikes per neuron in all four steps; operations of the first step alone."""
         run(tmp_path / name, **options)
         checkpoint = load_checkpoint(tmp_path / name)
-        net = LatencyNetwork(checkpoint.network)
+        net = SpikingNetwork(checkpoint.network)
         net.load_state_dict(checkpoint.state)
         whole, first = (
             evaluate(net, load("digits", "test"), ReadoutSpec("first-spike", v))
