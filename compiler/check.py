@@ -105,8 +105,7 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
         _array(node.name, "thresholds", node.thresholds, "int32", want)
         ordered = bool(np.all(np.diff(node.thresholds.astype(np.int64), axis=1) <= 0))
         _need(ordered, node.name, "thresholds do not increase with the timestep")
-        ok = type(node.pool) is int and 1 <= node.pool <= MAX_EXTENT
-        _need(ok, node.name, f"pool is a whole number in 1...{MAX_EXTENT}")
+        _pair(node.name, "pool", node.pool)
     elif isinstance(node, ir.CurrentEncoder | ir.Population):
         into = ir.projections(node)
         _need(len(into) >= 1, node.name, "at least one projection delivers")
@@ -131,11 +130,16 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
             same = len({seen[s] for s in node.sources}) == 1
             _need(same, node.name, "a merge's sources are maps of one shape")
         else:
-            extents = (node.kernel, node.stride)
-            ok = all(type(n) is int and 1 <= n <= MAX_EXTENT for n in extents)
-            _need(ok, node.name, f"kernel and stride are whole numbers in 1...{MAX_EXTENT}")
+            _pair(node.name, "kernel", node.kernel)
+            _pair(node.name, "stride", node.stride)
         reads_samples = samples and program.input.name in ir.sources(node)
         _need(not reads_samples, node.name, "operators read events")
+
+
+def _pair(where: str, name: str, value: ir.Pair) -> None:
+    ok = isinstance(value, tuple) and len(value) == 2
+    ok = ok and all(type(n) is int and 1 <= n <= MAX_EXTENT for n in value)
+    _need(ok, where, f"{name} is (height, width), whole numbers in 1...{MAX_EXTENT}")
 
 
 def _check_leak(where: str, terms: ir.Shifts) -> None:

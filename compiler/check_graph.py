@@ -12,6 +12,7 @@ from edgesnn.compiler.check import MAX_TIMESTEPS
 from edgesnn.targets.errors import EdgesnnError
 
 READOUTS = ("first-spike", "margin", "rate")
+ACTIVATIONS = ("sigmoid", "identity")
 
 
 def check_graph(graph: g.Graph) -> None:
@@ -45,7 +46,7 @@ def check_graph(graph: g.Graph) -> None:
         if isinstance(layer, g.Pool):
             if layer.kind not in ("or", "avg"):
                 raise EdgesnnError(f"{layer.name}: pooling kind {layer.kind!r}; use 'or' or 'avg'")
-            if layer.kernel < 1 or layer.stride < 1:
+            if min(*g.pair(layer.kernel), *g.pair(layer.stride)) < 1:
                 raise EdgesnnError(f"{layer.name}: pooling kernel and stride are at least 1")
         elif isinstance(layer, g.Merge):
             if len(layer.sources) < 2:
@@ -57,6 +58,10 @@ def check_graph(graph: g.Graph) -> None:
 
 def _check_dynamics(layer: g.Linear) -> None:
     if isinstance(layer, g.LatencyEncode):
+        if layer.activation not in ACTIVATIONS:
+            raise EdgesnnError(
+                f"{layer.name}: activation {layer.activation!r}; use one of {', '.join(ACTIVATIONS)}"
+            )
         return
     leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
     if len(leaks) not in (1, len(layer.linear.weight)):

@@ -21,7 +21,7 @@ from edgesnn.compiler.check import check_program
 from edgesnn.runtime.files import write_atomic
 from edgesnn.targets.errors import EdgesnnError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 wrote pooling windows as one number; it is still read
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal programs are equal files
 _MAX_JSON = 16 << 20
 _MAX_ARRAY = 1 << 30
@@ -83,11 +83,15 @@ def _read_json(z: zipfile.ZipFile) -> dict[str, Any]:
     document = json.loads(z.read("program.json"))
     if not isinstance(document, dict) or document.get("format") != "edgesnn-program":
         raise ValueError("program.json is not an edgesnn program")
-    if document.get("version") != FORMAT_VERSION:
+    if document.get("version") not in (1, FORMAT_VERSION):
         raise ValueError(
-            f"file version {document.get('version')!r}, this edgesnn reads {FORMAT_VERSION}; "
+            f"file version {document.get('version')!r}, this edgesnn reads up to {FORMAT_VERSION}; "
             "use the edgesnn that wrote it or compile again"
         )
+    if document["version"] == 1:
+        for node in document["program"]["nodes"]:
+            square = {k: node[k] for k in ("pool", "kernel", "stride") if type(node.get(k)) is int}
+            node.update({k: [n, n] for k, n in square.items()})
     return document
 
 

@@ -51,16 +51,18 @@ class Conv:
 
 @dataclass(frozen=True)
 class LatencyEncode:
-    """t_s = ceil((1 - sigmoid(maxpool(bn(linear(x))))) * T), one spike per unit (LE/TAD paper, eqs. 5-8).
+    """t_s = ceil((1 - F) * T), clipped to 1...T, one spike per unit, with F = sigmoid(maxpool(bn(linear(x))))
 
-    `pool` is the window and stride of a max-pool without padding, applied before the sigmoid; 1 is none.
+    (LE/TAD paper, eqs. 5-8). `activation` "identity" leaves the sigmoid out: raw pixels in [0, 1] as times.
+    `pool`, one number or (height, width), is window and stride of a max-pool without padding; 1 is none.
     """
 
     name: str
     source: str
     linear: Dense | Conv
     norm: BatchNorm | None = None
-    pool: int = 1
+    pool: int | tuple[int, int] = 1
+    activation: str = "sigmoid"
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,16 @@ class Merge:
 
 @dataclass(frozen=True)
 class Pool:
-    """Pooling of binary spikes without padding: kind "or" (max) or "avg"."""
+    """Pooling of binary spikes without padding: kind "or" (max) or "avg"; kernel and stride are one number or
+
+    (height, width).
+    """
 
     name: str
     source: str
     kind: str
-    kernel: int
-    stride: int
+    kernel: int | tuple[int, int]
+    stride: int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,11 @@ class Output:
 Encode = LatencyEncode | CurrentEncode
 Linear = LatencyEncode | CurrentEncode | Spiking | Output
 Layer = LatencyEncode | CurrentEncode | Spiking | Pool | Merge | Output
+
+
+def pair(extent: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an extent that may be one number for both."""
+    return extent if isinstance(extent, tuple) else (extent, extent)
 
 
 def layer_sources(layer: Layer) -> tuple[str, ...]:

@@ -37,10 +37,10 @@ def project(p: ir.Projection, s: np.ndarray) -> np.ndarray:
     return out
 
 
-def windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
-    """All pooling windows of a map (H, W, C): array (OH, OW, C, kernel, kernel)."""
-    view = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(0, 1))
-    return view[::stride, ::stride]
+def windows(x: np.ndarray, kernel: ir.Pair, stride: ir.Pair) -> np.ndarray:
+    """All pooling windows of a map (H, W, C): array (OH, OW, C, kernel height, kernel width)."""
+    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(0, 1))
+    return view[:: stride[0], :: stride[1]]
 
 
 def readout(rule: ir.Readout, u: np.ndarray) -> tuple[int, bool]:

@@ -22,6 +22,7 @@ import numpy as np
 
 Shape = tuple[int, int, int]
 Shifts = tuple[tuple[int, int], ...]
+Pair = tuple[int, int]  # (height, width)
 
 SAMPLE_RANGE = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
 
@@ -82,13 +83,14 @@ class LatencyEncoder:
     t_s = min({k in 1...T-1 : a >= thresholds[c, k-1]} + {T}).
 
     This is t_s = ceil((1 - sigmoid(phi)) T) (LE/TAD paper, eqs. 5-8) with batch norm and sigmoid folded into
-    thresholds int32[C, T-1], non-increasing in k. `pool` is window and stride of the max-pool; 1 is none.
+    thresholds int32[C, T-1], non-increasing in k; with T = 1 every unit spikes in step 1. `pool` is window
+    and stride (height, width) of the max-pool; (1, 1) is none.
     """
 
     name: str
     projection: Projection
     thresholds: np.ndarray
-    pool: int = 1
+    pool: Pair = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,23 +161,24 @@ class Accumulator:
 class OrPool:
     """Max-pool of binary spikes: a unit emits one event in a step in which any of its window's units spikes.
 
-    Windows have no padding; windows that would reach over the border do not exist. Source multiplicity is 1.
+    Windows of (height, width) have no padding; windows that would reach over the border do not exist. Source
+    multiplicity is 1.
     """
 
     name: str
     source: str
-    kernel: int
-    stride: int
+    kernel: Pair
+    stride: Pair
 
 
 @dataclass(frozen=True, eq=False)
 class SumPool:
-    """Every event of a window passes under the window's address (average pooling with 1/k^2 in the weights)."""
+    """Every event of a window passes under the window's address (average pooling: 1 / (kh kw) in weights)."""
 
     name: str
     source: str
-    kernel: int
-    stride: int
+    kernel: Pair
+    stride: Pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,9 +304,10 @@ def conv_shape(p: Projection, source: Shape) -> Shape:
     return (oh, ow, o)
 
 
-def pool_shape(shape: Shape, kernel: int, stride: int) -> Shape:
+def pool_shape(shape: Shape, kernel: Pair, stride: Pair) -> Shape:
     """Shape after pooling without padding; partial windows do not exist."""
-    return ((shape[0] - kernel) // stride + 1, (shape[1] - kernel) // stride + 1, shape[2])
+    (h, w, c), (kh, kw), (sy, sx) = shape, kernel, stride
+    return ((h - kh) // sy + 1, (w - kw) // sx + 1, c)
 
 
 def node_shape(node: Node, seen: dict[str, Shape]) -> Shape:
@@ -332,7 +336,7 @@ def node_multiplicity(node: Node, seen: dict[str, int]) -> int:
     if isinstance(node, SampleInput | Accumulator):
         return 0
     if isinstance(node, SumPool):
-        return seen[node.source] * node.kernel**2
+        return seen[node.source] * node.kernel[0] * node.kernel[1]
     if isinstance(node, Merge):
         return sum(seen[source] for source in node.sources)
     return 1

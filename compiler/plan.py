@@ -84,7 +84,7 @@ def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
             queue_end = end  # filled between steps
             wanted.append(Buffer(f"{name}.bitmap", "uint8", -(-b.neurons // 8), 0, end))
         elif isinstance(node, ir.LatencyEncoder):
-            strip = strip_elements(node.projection, shapes[node.projection.source], node.pool)
+            strip = strip_elements(node.projection, shapes[node.projection.source], node.pool[0])
             wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
             wanted.append(Buffer(f"{name}.times", "uint8", -(-b.neurons // 4) * 4, 0, end))
         elif isinstance(node, ir.CurrentEncoder):

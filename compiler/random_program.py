@@ -135,7 +135,7 @@ class _Draw:
                 name, projection, self._leak(), theta, bias, self._reset()
             )
             return self._add(encoder, 0.4)
-        pool = int(rng.integers(1, max(2, min(full[0], full[1], 3) + 1)))
+        pool = self._window(full, 0.5)
         steps = rng.normal(0.3, 1.0, (full[2], self.timesteps - 1)) * spread
         thresholds = -np.sort(-steps, axis=1)
         encoder = ir.LatencyEncoder(name, projection, thresholds.astype(np.int32), pool)
@@ -143,12 +143,12 @@ class _Draw:
 
     def _layer(self, depth: int, last: str) -> str:
         rng, (h, w, _) = self.rng, self.maps[last]
-        if self._chance(0.3) and min(h, w) >= 2:
-            kernel, stride = int(rng.integers(1, min(h, w, 3) + 1)), int(rng.integers(1, 4))
-            many = self.multiplicity[last]
+        if self._chance(0.3) and max(h, w) >= 2:
+            kernel, stride = self._window(self.maps[last], 0.5), self._window((3, 3, 1), 0.5)
+            many, window = self.multiplicity[last], kernel[0] * kernel[1]
             if many > 1 or self._chance(0.4):
                 pool: ir.Node = ir.SumPool(f"pool{depth}", last, kernel, stride)
-                return self._add(pool, self.rates[last] * kernel**2, many * kernel**2)
+                return self._add(pool, self.rates[last] * window, many * window)
             return self._add(ir.OrPool(f"pool{depth}", last, kernel, stride), self.rates[last])
         twins = [n for n in self.maps if n != "x" and self.maps[n] == self.maps[last]]
         if self._chance(0.25):
@@ -166,6 +166,11 @@ class _Draw:
             return self._add(amos, 1 / self.timesteps)
         lif = ir.Lif(f"lif{depth}", into, self._leak(), theta, bias, self._reset())
         return self._add(lif, 0.3)
+
+    def _window(self, shape: ir.Shape, square: float) -> ir.Pair:
+        """A pooling window of up to 3 x 3 that lies within a map."""
+        h, w = (int(self.rng.integers(1, min(n, 3) + 1)) for n in shape[:2])
+        return (min(h, w),) * 2 if self._chance(square) else (h, w)
 
     def _projections(self, last: str) -> list[ir.Projection]:
         """One projection from `last`, sometimes a second one from any spiking node before."""

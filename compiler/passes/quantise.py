@@ -3,7 +3,8 @@
 Hidden populations: one scale per output channel, because a spiking neuron compares only with its own
 threshold: w_q = round(w / s_c), theta_c = round(V_th / s_c), bias_c = round(b_c / s_c). The output layer
 has one scale per tensor, or argmax and margin would mean nothing. Encoders: t_s <= k holds exactly when
-phi >= logit(1 - k/T), i.e. when the integer accumulator a >= ceil((ln((T - k) / k) - b_c) / (s_in s_c)).
+phi >= logit(1 - k/T) (without the sigmoid: 1 - k/T), i.e. when the integer accumulator
+a >= ceil((ln((T - k) / k) - b_c) / (s_in s_c)).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
     """Turn a folded float graph into an integer program. Raises EdgesnnError naming the layer."""
     limit = (1 << (weight_bits - 1)) - 1
     nodes: list[ir.Node] = [_input(graph.input)]
-    # What one event of a source stands for: average pooling passes 1 / k^2.
+    # What one event of a source stands for: average pooling passes 1 / (kh kw).
     gain: dict[str, float] = {nodes[0].name: 1.0}
     multiplicity: dict[str, int] = {nodes[0].name: 1}
     value = 0
@@ -34,7 +35,8 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
         many = sum(multiplicity[source] for source in read)
         if isinstance(layer, g.Pool):
             nodes.append(_pool(layer))
-            window = layer.kernel**2 if layer.kind == "avg" else 1
+            height, width = g.pair(layer.kernel)
+            window = height * width if layer.kind == "avg" else 1
             gain[layer.name] = gain[layer.source] / window
             multiplicity[layer.name] = many * window
             continue
@@ -81,7 +83,7 @@ def _input(source: g.SampleInput) -> ir.SampleInput:
 
 def _pool(layer: g.Pool) -> ir.Operator:
     kind = ir.SumPool if layer.kind == "avg" else ir.OrPool
-    return kind(layer.name, layer.source, layer.kernel, layer.stride)
+    return kind(layer.name, layer.source, g.pair(layer.kernel), g.pair(layer.stride))
 
 
 def _projection(linear: g.Dense | g.Conv, source: str, weight: np.ndarray) -> ir.Projection:
@@ -113,12 +115,16 @@ def _encoder(
     scale = _channel_scale(w, limit, 1.0)
     t = graph.timesteps
     k = np.arange(1, t)
-    logit = np.log((t - k) / k)
-    exact = (logit[None, :] - b[:, None]) / (graph.input.scale * scale)[:, None]
+    level = np.log((t - k) / k) if layer.activation == "sigmoid" else (t - k) / t
+    exact = (level[None, :] - b[:, None]) / (graph.input.scale * scale)[:, None]
+    if layer.activation == "identity":
+        # Raw values often meet 1 - k/T exactly: what differs from a whole number by rounding alone is that.
+        whole = np.rint(exact)
+        exact = np.where(np.abs(exact - whole) <= 1e-9 * np.abs(whole), whole, exact)
     # A channel of tiny weights has thresholds beyond any accumulator: clipping keeps their meaning.
     thresholds = np.ceil(np.clip(exact, INT32[0], INT32[1])).astype(np.int32)
     p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
-    return ir.LatencyEncoder(layer.name, p, thresholds, layer.pool)
+    return ir.LatencyEncoder(layer.name, p, thresholds, g.pair(layer.pool))
 
 
 def _current(

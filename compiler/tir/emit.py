@@ -115,7 +115,7 @@ def _sample_rows(e: Emission, i: int, node: ir.Encoder, rows: int) -> tuple[str,
 def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
     b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
     sums = str(b.sums)
-    rows, layout = _sample_rows(e, i, node, node.pool)
+    rows, layout = _sample_rows(e, i, node, node.pool[0])
     thresholds = node.thresholds if node.thresholds.size else np.zeros(1, dtype=np.int32)
     times = e.call(
         spike_times(

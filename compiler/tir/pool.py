@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from edgesnn.compiler.ir import Shape, pool_shape
+from edgesnn.compiler.ir import Pair, Shape, pool_shape
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 
 
 def or_pool(
-    symbol: str, *, source: Shape, kernel: int, stride: int, capacity: int, event: str
+    symbol: str, *, source: Shape, kernel: Pair, stride: Pair, capacity: int, event: str
 ) -> Kernel:
     """out[0] = events queued; `seen` is one byte of scratch per pooled unit."""
     _, width, channels = source
     height_out, width_out, _ = pool_shape(source, kernel, stride)
+    (kh, kw), (sy, sx) = kernel, stride
     units = height_out * width_out * channels
 
     @T.prim_func
@@ -37,10 +38,10 @@ def or_pool(
             c: T.let = T.truncmod(a, channels)
             x: T.let = T.truncmod(T.truncdiv(a, channels), width)
             y: T.let = T.truncdiv(a, channels * width)
-            y0: T.let = T.truncdiv(T.max(y - kernel + stride, 0), stride)
-            x0: T.let = T.truncdiv(T.max(x - kernel + stride, 0), stride)
-            y1: T.let = T.min(T.truncdiv(y, stride) + 1, height_out)
-            x1: T.let = T.min(T.truncdiv(x, stride) + 1, width_out)
+            y0: T.let = T.truncdiv(T.max(y - kh + sy, 0), sy)
+            x0: T.let = T.truncdiv(T.max(x - kw + sx, 0), sx)
+            y1: T.let = T.min(T.truncdiv(y, sy) + 1, height_out)
+            x1: T.let = T.min(T.truncdiv(x, sx) + 1, width_out)
             for oy in range(y0, y1):
                 for ox in range(x0, x1):
                     unit: T.let = (oy * width_out + ox) * channels + c
@@ -64,8 +65,8 @@ def sum_pool(
     symbol: str,
     *,
     source: Shape,
-    kernel: int,
-    stride: int,
+    kernel: Pair,
+    stride: Pair,
     capacity: int,
     capacity_out: int,
     event: str,
@@ -73,6 +74,7 @@ def sum_pool(
     """Every event passes under the address of each window it lies in; out[0] = events queued."""
     _, width, channels = source
     height_out, width_out, _ = pool_shape(source, kernel, stride)
+    (kh, kw), (sy, sx) = kernel, stride
 
     @T.prim_func
     def main(in_p: T.handle(event), n: T.int32, queue_p: T.handle(event), out_p: T.handle("int32")):
@@ -86,10 +88,10 @@ def sum_pool(
             c: T.let = T.truncmod(a, channels)
             x: T.let = T.truncmod(T.truncdiv(a, channels), width)
             y: T.let = T.truncdiv(a, channels * width)
-            y0: T.let = T.truncdiv(T.max(y - kernel + stride, 0), stride)
-            x0: T.let = T.truncdiv(T.max(x - kernel + stride, 0), stride)
-            y1: T.let = T.min(T.truncdiv(y, stride) + 1, height_out)
-            x1: T.let = T.min(T.truncdiv(x, stride) + 1, width_out)
+            y0: T.let = T.truncdiv(T.max(y - kh + sy, 0), sy)
+            x0: T.let = T.truncdiv(T.max(x - kw + sx, 0), sx)
+            y1: T.let = T.min(T.truncdiv(y, sy) + 1, height_out)
+            x1: T.let = T.min(T.truncdiv(x, sx) + 1, width_out)
             for oy in range(y0, y1):
                 for ox in range(x0, x1):
                     queue[count[0]] = T.Cast(event, (oy * width_out + ox) * channels + c)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
+from edgesnn.compiler.ir import Pair
 from edgesnn.compiler.layout import ScatterConv
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 
 
-def spike_times(symbol: str, *, layout: ScatterConv, pool: int, steps: int, sums: str) -> Kernel:
+def spike_times(symbol: str, *, layout: ScatterConv, pool: Pair, steps: int, sums: str) -> Kernel:
     """times of pooled row `row` from its strip: t_s in 1...steps; thresholds int32[O, steps - 1]."""
     co = layout.target[2]
-    pooled_h, pooled_w = layout.target[0] // pool, layout.target[1] // pool
+    ph, pw = pool
+    pooled_h, pooled_w = layout.target[0] // ph, layout.target[1] // pw
     columns, margin = layout.strip
     units = pooled_h * pooled_w * co
     padded = -(-units // 4) * 4
@@ -24,7 +26,7 @@ def spike_times(symbol: str, *, layout: ScatterConv, pool: int, steps: int, sums
         row: T.int32,
         times_p: T.handle("uint8"),
     ):
-        strip = T.decl_buffer((pool * columns * co,), sums, data=strip_p)
+        strip = T.decl_buffer((ph * columns * co,), sums, data=strip_p)
         thresholds = T.decl_buffer((co * limits,), "int32", data=thresholds_p)
         times = T.decl_buffer((padded,), "uint8", data=times_p)
         best = T.alloc_buffer((1,), "int32")
@@ -33,14 +35,14 @@ def spike_times(symbol: str, *, layout: ScatterConv, pool: int, steps: int, sums
             times[units + i] = T.uint8(0)  # emit_times reads whole words; no step is 0
         for column in range(pooled_w):
             for o in range(co):
-                best[0] = T.Cast("int32", strip[(column * pool + margin) * co + o])
-                for py in range(pool):
-                    for px in range(pool):
+                best[0] = T.Cast("int32", strip[(column * pw + margin) * co + o])
+                for py in range(ph):
+                    for px in range(pw):
                         best[0] = T.max(
                             best[0],
                             T.Cast(
                                 "int32",
-                                strip[(py * columns + column * pool + px + margin) * co + o],
+                                strip[(py * columns + column * pw + px + margin) * co + o],
                             ),
                         )
                 late[0] = 1

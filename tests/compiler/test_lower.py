@@ -74,7 +74,7 @@ def _float_membranes(graph: g.Graph, x: np.ndarray) -> np.ndarray:
     enc, conv, _, hidden, out = graph.layers
     assert isinstance(enc, g.LatencyEncode) and isinstance(conv, g.Spiking)
     assert isinstance(hidden, g.Spiking) and isinstance(out, g.Output)
-    phi = windows(linear(enc, x / 255.0), 2, 2).max(axis=(3, 4))
+    phi = windows(linear(enc, x / 255.0), (2, 2), (2, 2)).max(axis=(3, 4))
     times = np.ceil((1 - 1 / (1 + np.exp(-phi))) * graph.timesteps)
     u: dict[str, np.ndarray] = {}
     for t in range(1, graph.timesteps + 1):
@@ -84,7 +84,7 @@ def _float_membranes(graph: g.Graph, x: np.ndarray) -> np.ndarray:
             s = (v >= layer.v_threshold).astype(float)
             u[layer.name] = v - s * layer.v_threshold
             if layer is conv:
-                s = windows(s, 2, 2).mean(axis=(3, 4))
+                s = windows(s, (2, 2), (2, 2)).mean(axis=(3, 4))
         u["out"] = out.leak * u.get("out", 0.0) + linear(out, s)
     return np.asarray(u["out"]).reshape(-1)
 
@@ -138,7 +138,7 @@ BEFORE = """\
 program(name='t', timesteps=2, class_names=())
 x = SampleInput(shape=(1, 1, 1), dtype='uint8', scale=1.0, zero_point=0)
 enc = LatencyEncoder(projection=Dense(source='x', weight=int8[2, 1](2, -1)), \
-thresholds=int32[2, 1](99999, -7), pool=1)
+thresholds=int32[2, 1](99999, -7), pool=(1, 1))
 lif = Lif(projections=(Dense(source='enc', weight=int8[1, 2](5, -9)),), leak=((1, 1),), \
 threshold=int32[1](40000), bias=int32[1](0), reset='soft')
 out = Accumulator(projections=(Dense(source='lif', weight=int8[2, 1](1, 2)),), leaks=((),), bias=int32[2](0, 0))
@@ -205,3 +205,84 @@ def test_weight_bits_are_checked_and_kept() -> None:
     program = lower(_graph(), weight_bits=4)
     top = max(int(np.abs(p.weight).max()) for n in program.nodes for p in ir.projections(n))
     assert top == 7
+
+
+def _times(graph: g.Graph, x: np.ndarray) -> np.ndarray:
+    """Spike times of the graph's first layer, as the interpreter tells them."""
+    events = Interpreter(lower(graph)).trace(x).events
+    out = np.zeros(sum(len(step[1]) for step in events), dtype=np.int64)
+    for t, step in enumerate(events, start=1):
+        out[step[1]] = t
+    return out
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8, 127])
+def test_raw_pixels_become_times(steps: int) -> None:
+    """t_s = ceil((1 - x / 255) T), at least 1; where x / 255 meets 1 - k/T exactly the spike is at k."""
+    raw = g.Conv(np.ones((1, 1, 1, 1)))
+    layers = (
+        g.LatencyEncode("raw", "input", raw, activation="identity"),
+        g.Output("out", "raw", g.Dense(np.ones((2, 256)))),
+    )
+    source = g.SampleInput((16, 16, 1), scale=1 / 255)
+    rule = g.ReadoutSpec("first-spike", 1e6)
+    graph = g.Graph("raw", source, steps, layers, rule)
+    x = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    late = -(-(255 - np.arange(256)) * steps // 255)  # ceil, in whole numbers
+    assert _times(graph, x).tolist() == np.maximum(late, 1).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16"])
+@pytest.mark.parametrize("zero", [0, 5, -7])
+def test_samples_count_from_their_zero_point(dtype: str, zero: int) -> None:
+    """phi = w scale (raw - zero_point) + b; padding is a sample of value 0, i.e. of raw = zero_point.
+
+    The weights are multiples of their scale, so the float computation is exact up to rounding.
+    """
+    rng = np.random.default_rng(3)
+    low, high = ir.SAMPLE_RANGE[dtype]
+    zero, scale, steps = max(zero, low), 1.0 / (high - low), 6
+    whole = rng.integers(-127, 128, (3, 3, 2, 2))
+    whole[:, 0, 0, 0] = 127
+    weight, bias = whole / 127, rng.normal(0, 0.3, 3)
+    padding = (1, 0, 2, 1)
+    layers = (
+        g.LatencyEncode("enc", "input", g.Conv(weight, bias, padding=padding), pool=(2, 1)),
+        g.Output("out", "enc", g.Dense(np.ones((2, 45)))),
+    )
+    source = g.SampleInput((5, 5, 2), dtype, scale, zero)
+    graph = g.Graph("zero", source, steps, layers, g.ReadoutSpec("first-spike", 1e6))
+    for _ in range(5):
+        x = rng.integers(low, high + 1, (5, 5, 2)).astype(dtype)
+        value = np.pad(scale * (x.astype(float) - zero), ((1, 2), (0, 1), (0, 0)))
+        phi = np.zeros((6, 5, 3))
+        for y, at, o in np.ndindex(phi.shape):
+            phi[y, at, o] = (value[y : y + 3, at : at + 2] * weight[o]).sum() + bias[o]
+        phi = windows(phi, (2, 1), (2, 1)).max(axis=(3, 4))
+        feature = 1 / (1 + np.exp(-phi))
+        want = np.clip(np.ceil((1 - feature) * steps), 1, steps)
+        assert _times(graph, x).tolist() == want.ravel().tolist()
+
+
+def test_one_step_is_enough() -> None:
+    """T = 1: the encoder has no thresholds and every unit spikes in the only step."""
+    program = lower(_graph(timesteps=1))
+    trace = Interpreter(program).trace(np.zeros((8, 8, 1), np.uint8))
+    assert trace.decision.step == 1
+    assert len(trace.events[0][1]) == 4 * 4 * 4
+
+
+def test_a_one_dimensional_signal_is_pooled_along_its_width() -> None:
+    rng = np.random.default_rng(0)
+    layers: tuple[g.Layer, ...] = (
+        g.LatencyEncode("enc", "input", g.Conv(rng.normal(0, 1, (4, 1, 3, 1))), pool=(1, 2)),
+        g.Pool("pool", "enc", "or", (1, 3), (1, 2)),
+        g.Pool("mean", "pool", "avg", (1, 2), (1, 2)),
+        g.Output("out", "mean", g.Dense(rng.normal(0, 1, (2, 12)))),
+    )
+    graph = _graph(layers=layers, input=g.SampleInput((1, 32, 1), scale=1 / 255))
+    shapes = ir.shapes(lower(graph))
+    assert (shapes["enc"], shapes["pool"], shapes["mean"]) == ((1, 15, 4), (1, 7, 4), (1, 3, 4))
+    bad = (layers[0], g.Pool("pool", "enc", "or", (0, 3), 2), *layers[2:])
+    with pytest.raises(EdgesnnError, match="kernel and stride"):
+        lower(_graph(layers=bad))

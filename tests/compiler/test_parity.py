@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgesnn.compiler import graph as g
 from edgesnn.compiler import ir
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
+from edgesnn.compiler.lower import lower
+from edgesnn.compiler.random_graph import random_graph
 from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.parity import check_parity
 
 HOST_SEEDS = range(24)
 BOARD_SEEDS = range(100, 106)
+GRAPH_SEEDS = range(200, 210)
 
 needs_board = pytest.mark.skipif(
     not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")),
@@ -43,6 +47,34 @@ def test_firmware_equals_interpreter(seed: int, tmp_path: Path) -> None:
     )
     assert report.samples == 4
     assert report.mismatches == []
+
+
+@pytest.mark.parametrize("seed", GRAPH_SEEDS)
+def test_host_equals_interpreter_on_lowered_graphs(seed: int, tmp_path: Path) -> None:
+    program = lower(random_graph(seed))
+    report = check_parity(program, "cpu", samples=5, seed=seed, folder=tmp_path)
+    assert report.mismatches == []
+
+
+@needs_board
+def test_firmware_equals_interpreter_on_a_lowered_graph(tmp_path: Path) -> None:
+    program = lower(random_graph(GRAPH_SEEDS[0]))
+    report = check_parity(program, "mps2-an386", samples=4, seed=0, folder=tmp_path)
+    assert report.mismatches == []
+
+
+def test_random_graphs_are_varied() -> None:
+    graphs = [random_graph(seed) for seed in range(60)]
+    layers = [layer for graph in graphs for layer in graph.layers]
+    assert {type(layer) for layer in layers} == set(g.Layer.__args__)
+    assert {graph.timesteps for graph in graphs} >= {1, 2, 4, 8}
+    assert {graph.input.dtype for graph in graphs} == set(ir.SAMPLE_RANGE)
+    resets = {layer.reset for layer in layers if isinstance(layer, g.Spiking)}
+    assert resets == {"soft", "hard", "amos"}
+    assert any(layer.forced for layer in layers if isinstance(layer, g.Spiking))
+    assert any(isinstance(graph.layers[-1].leak, tuple) for graph in graphs)
+    oblong = [n for n in layers if isinstance(n, g.Pool) and len(set(g.pair(n.kernel))) == 2]
+    assert {n.kind for n in oblong} == {"or", "avg"}
 
 
 def test_random_programs_are_varied() -> None:

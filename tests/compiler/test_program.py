@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ TINY = """\
 program(name='tiny', timesteps=3, class_names=())
 x = SampleInput(shape=(1, 1, 2), dtype='uint8', scale=1.0, zero_point=0)
 enc = LatencyEncoder(projection=Dense(source='x', weight=int8[2, 2](1, 0, 0, 1)), \
-thresholds=int32[2, 2](10, 5, 10, 5), pool=1)
+thresholds=int32[2, 2](10, 5, 10, 5), pool=(1, 1))
 out = Accumulator(projections=(Dense(source='enc', weight=int8[2, 2](3, -1, 0, 4)),), leaks=(((1, 1),),), \
 bias=int32[2](0, 0))
 readout(FirstSpike(value=4))
@@ -87,9 +88,9 @@ def test_bad_text_is_refused_in_one_line(text: str, complaint: str) -> None:
     assert "\n" not in str(e.value)
 
 
-def _tampered(change: object) -> bytes:
-    """TINY's file with program.json changed by a function of its document."""
-    source = zipfile.ZipFile(io.BytesIO(program_bytes(from_text(TINY))))
+def _tampered(change: object, program: ir.Program | None = None) -> bytes:
+    """A program's file (TINY's) with program.json changed by a function of its document."""
+    source = zipfile.ZipFile(io.BytesIO(program_bytes(program or from_text(TINY))))
     document = json.loads(source.read("program.json"))
     change(document)  # type: ignore[operator]
     buffer = io.BytesIO()
@@ -120,6 +121,23 @@ def test_altered_files_are_refused_in_one_line(
     with pytest.raises(EdgesnnError, match=complaint) as e:
         load_program(path)
     assert "\n" not in str(e.value)
+
+
+def test_files_of_version_1_are_read(tmp_path: Path) -> None:
+    """They wrote square pooling windows as one number."""
+
+    def old(d: dict[str, Any]) -> None:
+        d["version"] = 1
+        for node in d["program"]["nodes"]:
+            node.update({k: node[k][0] for k in ("pool", "kernel", "stride") if k in node})
+
+    text = TINY.replace("out =", "p = SumPool(source='enc', kernel=(1, 1), stride=(2, 2))\nout =")
+    program = from_text(
+        text.replace("source='enc', weight=int8[2, 2](3", "source='p', weight=int8[2, 2](3")
+    )
+    path = tmp_path / "m.esnn"
+    path.write_bytes(_tampered(old, program))
+    assert load_program(path).digest() == program.digest()
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
@@ -212,14 +230,15 @@ def test_illegal_programs_name_their_rule(rule: str) -> None:
 def test_or_pool_refuses_multiplicity() -> None:
     text = TINY.replace(
         "out =",
-        "s = SumPool(source='enc', kernel=1, stride=1)\no = OrPool(source='s', kernel=1, stride=1)\nout =",
+        "s = SumPool(source='enc', kernel=(1, 1), stride=(1, 1))\n"
+        "o = OrPool(source='s', kernel=(1, 1), stride=(1, 1))\nout =",
     ).replace("source='enc', weight=int8[2, 2](3", "source='o', weight=int8[2, 2](3")
     check_program(from_text(text))  # a 1 x 1 window keeps multiplicity 1
     wide = """\
 program(name='wide', timesteps=2, class_names=())
 e = EventInput(shape=(4, 4, 1))
-s = SumPool(source='e', kernel=2, stride=2)
-o = OrPool(source='s', kernel=2, stride=2)
+s = SumPool(source='e', kernel=(2, 2), stride=(2, 2))
+o = OrPool(source='s', kernel=(2, 2), stride=(2, 2))
 out = Accumulator(projections=(Dense(source='o', weight=int8[2, 1](1, 2)),), leaks=((),), bias=int32[2](0, 0))
 readout(FirstSpike(value=1))
 """
