@@ -13,7 +13,7 @@ from edgesnn.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgesnn.compiler.passes.quantise import quantise
 from edgesnn.compiler.passes.round_leaks import round_leaks
 from edgesnn.compiler.passes.tighten_thresholds import tighten_thresholds
-from edgesnn.targets.errors import UsageError
+from edgesnn.compiler.weight_format import weight_format
 
 # Order: batch norm moves into weights and biases first, because scales are chosen on what is really
 # multiplied; leaks are rounded before quantisation, because the int16 fit depends on them.
@@ -22,18 +22,17 @@ GRAPH_PASSES: tuple[Callable[[Graph], Graph], ...] = (fold_batch_norm, round_lea
 PROGRAM_PASSES: tuple[Callable[[ir.Program], ir.Program], ...] = (tighten_thresholds,)
 
 
-def lower(graph: Graph, *, weight_bits: int = 8) -> ir.Program:
-    """Lower a float graph to a checked, width-proved program with signed `weight_bits`-bit weights (2...8).
+def lower(graph: Graph, *, weights: str = "int8") -> ir.Program:
+    """Lower a float graph to a checked, width-proved program with weights of a format (weight_format.py).
 
     Raises EdgesnnError naming the layer when the graph is malformed or a value cannot be proved to fit.
     """
-    if not 2 <= weight_bits <= 8:
-        raise UsageError(f"weight_bits is {weight_bits}; choose 2 to 8")
+    weight_format(weights)
     check_graph(graph)
     for graph_pass in GRAPH_PASSES:
         graph = graph_pass(graph)
         check_graph(graph)
-    program = quantise(graph, weight_bits=weight_bits)
+    program = quantise(graph, weights=weights)
     check_program(program)
     for program_pass in PROGRAM_PASSES:
         program = program_pass(program)

@@ -34,10 +34,11 @@ def train(net: str, data: str, out: Path | str | None = None, **options: Any) ->
     return report
 
 
-def load_program(model: Path | str, weight_bits: int = 8) -> Program:
+def load_program(model: Path | str, weights: str | None = None) -> Program:
     """The integer program of a .pt checkpoint (lowered here), an .esnn file or a bundle.
 
-    An .esnn file or a bundle needs no torch.
+    weights: the weight format to lower to, by default the one the checkpoint was trained for. An .esnn
+    file or a bundle has its format, and needs no torch.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -52,10 +53,10 @@ def load_program(model: Path | str, weight_bits: int = 8) -> Program:
 
         return read(path)
     if path.suffix == ".pt":
-        from edgesnn.checkpoint import load_graph
+        from edgesnn.checkpoint import load_checkpoint, load_graph
         from edgesnn.compiler.lower import lower
 
-        return lower(load_graph(path), weight_bits=weight_bits)
+        return lower(load_graph(path), weights=weights or load_checkpoint(path).weights)
     raise UsageError(f"{path} is neither a .pt checkpoint nor an .esnn program nor a bundle")
 
 
@@ -66,13 +67,15 @@ def compile(
     out: Path | str | None = None,
     *,
     codegen: str = "c",
-    weight_bits: int = 8,
+    weights: str | None = None,
+    weight_bits: int | None = None,
     progress: Say | None = None,
 ) -> Bundle:
     """Compile a checkpoint (.pt), program (.esnn) or bundle into a bundle for a target or board.
 
     board implies its target. out: default ./<model>-<target>/; an older bundle there is replaced.
-    weight_bits: 2...8, only when a checkpoint is lowered.
+    weights: int8, int6, int4, ternary or power-of-two, only when a checkpoint is lowered; by default what
+    it was trained for. weight_bits: 2...8, the older way to say int2...int8.
     """
     from edgesnn.compiler.build import compile_program
     from edgesnn.targets.board import load_board
@@ -83,7 +86,13 @@ def compile(
     machine = find_target(target if target is not None else load_board(str(board)).target)
     if out is None:
         out = Path(f"{path.resolve().stem}-{machine.name}")
-    program = load_program(path, weight_bits)
+    if weight_bits is not None:
+        if weights is not None:
+            raise UsageError("--weight-bits is the older form of --weights; name one of them")
+        if not 2 <= weight_bits <= 8:
+            raise UsageError(f"weight_bits is {weight_bits}; choose 2 to 8")
+        weights = f"int{weight_bits}"
+    program = load_program(path, weights)
     return compile_program(
         program, target, board=board, out=Path(out), codegen=codegen, progress=progress
     )

@@ -135,7 +135,8 @@ def compile(
     board: str | None = None,
     out: str | None = None,
     codegen: str = "c",
-    weight_bits: int = 8,
+    weights: str | None = None,
+    weight_bits: int | None = None,
     json: bool = False,
 ) -> None:
     """Compile a checkpoint or program into a bundle.
@@ -146,7 +147,8 @@ def compile(
         board: A name that `edgesnn boards` lists; adds firmware.
         out: The bundle's folder; default ./<model>-<target>/.
         codegen: c (C source, built by the C compiler) or llvm (objects straight from TVM).
-        weight_bits: 2 to 8; for a checkpoint.
+        weights: int8, int6, int4, ternary or power-of-two; default what the checkpoint was trained for.
+        weight_bits: 2 to 8: the older form of --weights.
         json: Print what was built as one JSON object.
     """
     from edgesnn import api
@@ -158,6 +160,7 @@ def compile(
             board,
             out,
             codegen=codegen,
+            weights=weights,
             weight_bits=weight_bits,
             progress=_say,
         )

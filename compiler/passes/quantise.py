@@ -1,8 +1,9 @@
 """Post-training quantisation to the device's integers.
 
 Hidden populations: one scale per output channel, because a spiking neuron compares only with its own
-threshold: w_q = round(w / s_c), theta_c = round(V_th / s_c), bias_c = round(b_c / s_c). The output layer
-has one scale per tensor, or argmax and margin would mean nothing. Encoders: t_s <= k holds exactly when
+threshold: w_q = round(w / s_c), theta_c = round(V_th / s_c), bias_c = round(b_c / s_c); weight_format.py says
+how scales are chosen and to what weights are rounded. The output layer has one scale per tensor, or argmax
+and margin would mean nothing. Encoders: t_s <= k holds exactly when
 phi >= logit(1 - k/T) (without the sigmoid: 1 - k/T), i.e. when the integer accumulator
 a >= ceil((ln((T - k) / k) - b_c) / (s_in s_c)).
 """
@@ -15,6 +16,7 @@ from edgesnn.compiler import graph as g
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import INT16, INT32, membrane_bounds, weight_sums
 from edgesnn.compiler.passes.round_leaks import shift_terms
+from edgesnn.compiler.weight_format import WeightFormat, weight_format
 from edgesnn.targets.errors import EdgesnnError
 
 # A channel whose membrane does not fit int16 gets a coarser scale, up to this factor (two bits of weight);
@@ -22,9 +24,9 @@ from edgesnn.targets.errors import EdgesnnError
 MAX_SCALE_GROWTH = 4.0
 
 
-def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
+def quantise(graph: g.Graph, *, weights: str = "int8") -> ir.Program:
     """Turn a folded float graph into an integer program. Raises EdgesnnError naming the layer."""
-    limit = (1 << (weight_bits - 1)) - 1
+    form = weight_format(weights)
     nodes: list[ir.Node] = [_input(graph.input)]
     # What one event of a source stands for: average pooling passes 1 / (kh kw).
     gain: dict[str, float] = {nodes[0].name: 1.0}
@@ -53,15 +55,16 @@ def quantise(graph: g.Graph, *, weight_bits: int = 8) -> ir.Program:
         b = np.zeros(len(w)) if layer.linear.bias is None else layer.linear.bias
         gain[layer.name], multiplicity[layer.name] = 1.0, 1
         if isinstance(layer, g.LatencyEncode):
-            nodes.append(_encoder(layer, w, b, graph, limit))
+            nodes.append(_encoder(layer, w, b, graph, form))
         elif isinstance(layer, g.CurrentEncode):
-            nodes.append(_current(layer, w, b, graph, limit))
+            nodes.append(_current(layer, w, b, graph, form))
         elif isinstance(layer, g.Spiking):
-            nodes.append(_spiking(layer, w, b, graph.timesteps, limit, many))
+            nodes.append(_spiking(layer, w, b, graph.timesteps, form, many))
         else:
-            scale = max(float(np.abs(w).max()), 1e-12) / limit
+            scale = output_scale(w, form)
             bias = _whole(b / scale, layer.name, "bias")
-            p = _projection(layer.linear, layer.source, _weights(w, np.full(len(w), scale), limit))
+            q = form.integers(w, np.full(len(w), scale))
+            p = _projection(layer.linear, layer.source, q)
             leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
             terms = tuple(shift_terms(v) for v in leaks)
             nodes.append(ir.Accumulator(layer.name, (p,), terms, bias))
@@ -92,14 +95,10 @@ def _projection(linear: g.Dense | g.Conv, source: str, weight: np.ndarray) -> ir
     return ir.Conv(source, weight, linear.stride, linear.padding, linear.dilation, linear.groups)
 
 
-def _weights(w: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:
-    q = np.rint(w / scale.reshape(-1, *([1] * (w.ndim - 1))))
-    return np.clip(q, -limit, limit).astype(np.int8)
-
-
-def _channel_scale(w: np.ndarray, limit: int, fallback: float) -> np.ndarray:
-    top = np.abs(w.reshape(len(w), -1)).max(axis=1)
-    return np.where(top > 0, top / limit, fallback)
+def output_scale(w: np.ndarray, form: WeightFormat) -> float:
+    """The one scale of the output layer's weights, which is also the unit of its membranes."""
+    tiny = 1e-12 / form.limit
+    return max(float(form.scales(w.reshape(1, -1), tiny)[0]), tiny)
 
 
 def _whole(x: np.ndarray, where: str, what: str) -> np.ndarray:
@@ -110,9 +109,9 @@ def _whole(x: np.ndarray, where: str, what: str) -> np.ndarray:
 
 
 def _encoder(
-    layer: g.LatencyEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, limit: int
+    layer: g.LatencyEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, form: WeightFormat
 ) -> ir.LatencyEncoder:
-    scale = _channel_scale(w, limit, 1.0)
+    scale = form.scales(w, 1.0)
     t = graph.timesteps
     k = np.arange(1, t)
     level = np.log((t - k) / k) if layer.activation == "sigmoid" else (t - k) / t
@@ -123,30 +122,30 @@ def _encoder(
         exact = np.where(np.abs(exact - whole) <= 1e-9 * np.abs(whole), whole, exact)
     # A channel of tiny weights has thresholds beyond any accumulator: clipping keeps their meaning.
     thresholds = np.ceil(np.clip(exact, INT32[0], INT32[1])).astype(np.int32)
-    p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
+    p = _projection(layer.linear, layer.source, form.integers(w, scale))
     return ir.LatencyEncoder(layer.name, p, thresholds, g.pair(layer.pool))
 
 
 def _current(
-    layer: g.CurrentEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, limit: int
+    layer: g.CurrentEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, form: WeightFormat
 ) -> ir.CurrentEncoder:
-    scale = _channel_scale(w, limit, layer.v_threshold / limit / graph.input.scale)
+    scale = form.scales(w, layer.v_threshold / form.limit / graph.input.scale)
     unit = scale * graph.input.scale  # of the sums of weighted samples
-    p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
+    p = _projection(layer.linear, layer.source, form.integers(w, scale))
     theta, bias = _theta(layer.v_threshold / unit), _whole(b / unit, layer.name, "bias")
     return ir.CurrentEncoder(layer.name, p, shift_terms(layer.leak), theta, bias, layer.reset)
 
 
 def _spiking(
-    layer: g.Spiking, w: np.ndarray, b: np.ndarray, timesteps: int, limit: int, multiplicity: int
+    layer: g.Spiking, w: np.ndarray, b: np.ndarray, timesteps: int, form: WeightFormat, many: int
 ) -> ir.Lif | ir.Amos:
     leak = shift_terms(layer.leak)
-    finest = _channel_scale(w, limit, layer.v_threshold / limit)
+    finest = form.scales(w, layer.v_threshold / form.limit)
     scale = finest.copy()
     for _ in range(16):
-        p = _projection(layer.linear, layer.source, _weights(w, scale, limit))
+        p = _projection(layer.linear, layer.source, form.integers(w, scale))
         bias = _whole(b / scale, layer.name, "bias")
-        below, above = (s * multiplicity for s in weight_sums(p))
+        below, above = (s * many for s in weight_sums(p))
         lo, hi = membrane_bounds(below, above, bias.astype(np.int64), (leak,), timesteps)
         excess = np.maximum(hi / INT16[1], lo / INT16[0])
         if np.all(excess <= 1) or np.any(scale * excess > finest * MAX_SCALE_GROWTH):

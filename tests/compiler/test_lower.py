@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from edgesnn.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgesnn.compiler.passes.round_leaks import shift_terms, shift_value
 from edgesnn.compiler.passes.tighten_thresholds import tighten_thresholds
 from edgesnn.compiler.text import from_text, to_text
+from edgesnn.compiler.weight_format import weight_format
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 
@@ -199,12 +202,64 @@ def test_malformed_graphs_are_refused_in_one_line(word: str) -> None:
     assert "\n" not in str(e.value)
 
 
-def test_weight_bits_are_checked_and_kept() -> None:
-    with pytest.raises(UsageError):
-        lower(_graph(), weight_bits=9)
-    program = lower(_graph(), weight_bits=4)
-    top = max(int(np.abs(p.weight).max()) for n in program.nodes for p in ir.projections(n))
-    assert top == 7
+LEVELS = {
+    "int8": set(range(-127, 128)),
+    "int6": set(range(-31, 32)),
+    "int4": set(range(-7, 8)),
+    "int3": set(range(-3, 4)),
+    "ternary": {-1, 0, 1},
+    "power-of-two": {0} | {s * (1 << k) for s in (1, -1) for k in range(7)},
+}
+
+
+@pytest.mark.parametrize("weights", LEVELS)
+def test_weights_have_the_values_of_their_format(weights: str) -> None:
+    program = lower(_graph(), weights=weights)
+    found = {int(w) for n in program.nodes for p in ir.projections(n) for w in p.weight.ravel()}
+    assert found <= LEVELS[weights]
+    assert max(found) == max(LEVELS[weights])
+
+
+def test_unknown_weights_are_refused() -> None:
+    with pytest.raises(UsageError, match="int8, int6, int4, ternary, power-of-two"):
+        lower(_graph(), weights="int9")
+
+
+@pytest.mark.parametrize("weights", LEVELS)
+def test_scales_and_integers_fit_best(weights: str) -> None:
+    """Every weight has the nearest integer, and no scale near by has a smaller squared error."""
+    w = np.random.default_rng(5).normal(0, 1, (4, 30))
+    w[2] = 0.0
+    form = weight_format(weights)
+    levels = np.array(sorted(LEVELS[weights]))
+
+    def error(scale: np.ndarray) -> np.ndarray:
+        miss = np.abs(w[:, :, None] - scale[:, None, None] * levels).min(axis=2)
+        return np.asarray((miss**2).sum(axis=1))
+
+    scale = form.scales(w, 2.5)
+    assert scale[2] == 2.5
+    q = form.integers(w, scale)
+    assert np.allclose(((w - scale[:, None] * q) ** 2).sum(axis=1), error(scale))
+    if weights == "ternary":  # the exact optimum
+        finer = np.linspace(0.2, 4.0, 500)
+        assert np.all(
+            error(scale) <= np.array([error(scale * f) for f in finer]).min(axis=0) + 1e-12
+        )
+    elif weights != "int8":
+        top = np.abs(w).max(axis=1) / form.limit
+        assert np.all(error(scale)[[0, 1, 3]] <= error(top)[[0, 1, 3]] + 1e-12)
+
+
+def test_ternary_scales_are_the_best_of_all_subsets() -> None:
+    w = np.abs(np.random.default_rng(1).normal(0, 1, (5, 7)))
+    form = weight_format("ternary")
+    scale = form.scales(w, 1.0)
+    found = ((w - scale[:, None] * form.integers(w, scale)) ** 2).sum(axis=1)
+    for row, error in zip(w, found, strict=True):
+        chosen = (np.array(m, dtype=bool) for m in product((0, 1), repeat=7) if any(m))
+        best = min((row**2).sum() - row[m].sum() ** 2 / m.sum() for m in chosen)
+        assert error == pytest.approx(best)
 
 
 def _times(graph: g.Graph, x: np.ndarray) -> np.ndarray:

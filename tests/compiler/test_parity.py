@@ -16,6 +16,7 @@ from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.lower import lower
 from edgesnn.compiler.random_graph import random_graph
 from edgesnn.compiler.random_program import random_program, random_samples
+from edgesnn.compiler.weight_format import WEIGHT_FORMATS
 from edgesnn.parity import check_parity
 
 HOST_SEEDS = range(24)
@@ -51,7 +52,7 @@ def test_firmware_equals_interpreter(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", GRAPH_SEEDS)
 def test_host_equals_interpreter_on_lowered_graphs(seed: int, tmp_path: Path) -> None:
-    program = lower(random_graph(seed))
+    program = lower(random_graph(seed), weights=WEIGHT_FORMATS[seed % 5])
     report = check_parity(program, "cpu", samples=5, seed=seed, folder=tmp_path)
     assert report.mismatches == []
 
