@@ -27,6 +27,10 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 EXTRAS = {
     "torch": "train",
     "sklearn": "train",
+    "kornia": "train",
+    "matplotlib": "train",
+    "PIL": "train",
+    "tensorboard": "train",
     "tvm": "compile",
     "tvm_ffi": "compile",
     "elftools": "compile",
@@ -142,7 +146,7 @@ def compile(
     """Compile a checkpoint or program into a bundle.
 
     Args:
-        model: A .pt checkpoint, an .esnn program (no torch needed) or a bundle.
+        model: A .pt checkpoint, zoo:NAME, an .esnn program (no torch needed) or a bundle.
         target: A name that `edgesnn targets` lists; a board implies it.
         board: A name that `edgesnn boards` lists; adds firmware.
         out: The bundle's folder; default ./<model>-<target>/.
@@ -512,8 +516,62 @@ def boards(*, json: bool = False) -> None:
     )
 
 
+def zoo(name: str | None = None, *, json: bool = False) -> None:
+    """The trained networks that come with edgesnn; with a name its card. Use them as zoo:NAME.
+
+    Args:
+        name: One of them.
+        json: Print the card or cards as one JSON object.
+    """
+    from edgesnn.zoo.cards import PREFIX, cards
+
+    known = cards()
+    if name is not None:
+        name = name.removeprefix(PREFIX)
+        if name not in known:
+            raise UsageError(f"there is no {name!r} in the zoo: one of {', '.join(known)}")
+        card = known[name]
+        if json:
+            return _print_json(card.to_dict())
+        return _pairs(
+            f"{PREFIX}{card.name}: {card.title}",
+            [
+                ("network", f"{card.net}, {card.weights:,} weights, T = {card.timesteps}"),
+                ("trained on", f"{card.data}; licence of the data: {card.data_licence}"),
+                ("command", card.command),
+                ("exit", f"{card.exit} at {card.threshold:g}, chosen on validation"),
+                ("test samples", f"{card.samples:,}"),
+                ("float", f"{_percent(card.float_accuracy)} at {card.float_steps:.3f} steps"),
+                ("integers", f"{_percent(card.accuracy)} at {card.steps:.3f} steps"),
+                ("spikes per hidden neuron", _number(card.spikes_per_neuron)),
+                ("synaptic operations", f"{card.sops:,.0f} per inference"),
+                ("Cortex-M4 flash", _bytes(card.flash_bytes)),
+                ("Cortex-M4 RAM", _bytes(card.ram_bytes)),
+                ("built with", card.compiler),
+            ],
+        )
+    if json:
+        return _print_json({"zoo": [card.to_dict() for card in known.values()]})
+    _grid(
+        ("model", "data", "weights", "integer accuracy", "steps", "M4 flash", "what"),
+        [
+            (
+                PREFIX + c.name,
+                c.data,
+                f"{c.weights:,}",
+                _percent(c.accuracy),
+                f"{c.steps:.3f}",
+                _bytes(c.flash_bytes),
+                c.title,
+            )
+            for c in known.values()
+        ],
+    )
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (train, compile, run, verify, stream, profile, inspect, targets, boards)
+    f.__name__: f
+    for f in (train, compile, run, verify, stream, profile, inspect, targets, boards, zoo)
 }
 
 
@@ -837,8 +895,8 @@ def _missing(e: ModuleNotFoundError) -> str:
     return f"this needs {package}; run `pip install 'edgesnn[{extra}]'`"
 
 
-def _fail(message: str) -> None:
-    _say("edgesnn: error: " + " ".join(message.split()))
+def _fail(message: str, prefix: str = "edgesnn: error: ") -> None:
+    _say(prefix + " ".join(message.split()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -849,10 +907,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _dispatch(words)
         sys.stdout.flush()
     except EdgesnnError as e:
-        _fail(str(e))
+        interrupted = isinstance(e.__context__, KeyboardInterrupt)
+        _fail(str(e), "edgesnn: " if interrupted else "edgesnn: error: ")
         if debug:
             raise
-        return 130 if isinstance(e.__context__, KeyboardInterrupt) else e.exit_code
+        return 130 if interrupted else e.exit_code
     except ModuleNotFoundError as e:
         if debug:
             raise
@@ -865,6 +924,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read standard output has left; nothing more can be said there, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as e:  # files are met where they are used; what is left is a full or closed output
+        if debug:
+            raise
+        _fail(f"cannot write {e.filename or 'standard output'}: {e.strerror or e}")
+        return 1
     except Exception as e:
         if debug:
             raise

@@ -37,6 +37,7 @@ class Session:
         self.board: Board | None = None
         self.emulated = False
         self._stack = ExitStack()
+        self._closed = False
         try:
             self.engine: Engine = self._start(port, board)
         except BaseException:
@@ -110,18 +111,16 @@ class Session:
 
     def classify(self, sample: np.ndarray) -> Decision:
         """Run one sample of the input's shape and dtype; a missing channel axis is added."""
-        return self.engine.infer(self.bundle.check_sample(sample))
+        return self._open_engine().infer(self.bundle.check_sample(sample))
 
     def trace(self, sample: np.ndarray) -> Trace:
         """Run one sample and keep every event of every node and step."""
-        return self.engine.trace(self.bundle.check_sample(sample))
+        return self._open_engine().trace(self.bundle.check_sample(sample))
 
     def profile(self, sample: np.ndarray) -> Decision:
         """Run one sample node by node; `node_ticks` is None where nodes cannot be timed."""
-        sample = self.bundle.check_sample(sample)
-        if isinstance(self.engine, LinkEngine):
-            return self.engine.profile(sample)
-        return self.engine.infer(sample)
+        engine, sample = self._open_engine(), self.bundle.check_sample(sample)
+        return engine.profile(sample) if isinstance(engine, LinkEngine) else engine.infer(sample)
 
     def stack_high_water(self) -> int | None:
         """Most bytes of stack in use at once since the board's reset; None on the host."""
@@ -135,8 +134,14 @@ class Session:
         return names[label] if label < len(names) else str(label)
 
     def close(self) -> None:
-        """Close the link and stop the emulator; may be called twice."""
+        """Close the link and stop the emulator; may be called twice. Nothing can be asked afterwards."""
+        self._closed = True
         self._stack.close()
+
+    def _open_engine(self) -> Engine:
+        if self._closed:
+            raise EdgesnnError(f"the session of {self.bundle.name} is closed; open another")
+        return self.engine
 
 
 def input_text(bundle: Bundle) -> str:
