@@ -5,6 +5,7 @@ Every other engine (host library, firmware, integer-mode training) is judged by 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -14,6 +15,8 @@ from edgesnn.compiler.bounds import fan_out
 from edgesnn.compiler.check import check_program
 from edgesnn.runtime.engine import Decision, Trace
 from edgesnn.targets.errors import UsageError
+
+Watch = Callable[[int, dict[str, np.ndarray]], None]
 
 
 def project(p: ir.Projection, s: np.ndarray) -> np.ndarray:
@@ -80,10 +83,12 @@ class Interpreter:
     def infer(self, sample: np.ndarray) -> Decision:
         return self.trace(sample).decision
 
-    def trace(self, sample: np.ndarray) -> Trace:
+    def trace(self, sample: np.ndarray, watch: Watch | None = None) -> Trace:
         """Run one sample and keep every event.
 
         `sample` has the input's shape and dtype; for an event input it is [T, H, W, C], non-zero = event.
+        `watch` is called at the end of each step with t and the membranes int64[H, W, C] by node name (of a
+        latency encoder the spike times).
         """
         program = self.program
         self._check_sample(np.asarray(sample))
@@ -138,6 +143,8 @@ class Interpreter:
                 flat = emitted.reshape(-1)
                 step.append(np.repeat(np.arange(flat.size), flat).astype(np.uint32))
             history.append(step)
+            if watch is not None:
+                watch(t, {n.name: state[n.name] for n in program.nodes if n.name in state})
             u = state[program.output.name].reshape(-1)
             label, exited = readout(program.readout, u)
             if exited or t == program.timesteps:

@@ -10,7 +10,7 @@ from edgesnn.compiler.check import check_program
 from edgesnn.compiler.check_graph import check_graph
 from edgesnn.compiler.graph import Graph
 from edgesnn.compiler.passes.fold_batch_norm import fold_batch_norm
-from edgesnn.compiler.passes.quantise import quantise
+from edgesnn.compiler.passes.quantise import Units, quantise
 from edgesnn.compiler.passes.round_leaks import round_leaks
 from edgesnn.compiler.passes.tighten_thresholds import tighten_thresholds
 from edgesnn.compiler.weight_format import weight_format
@@ -27,15 +27,20 @@ def lower(graph: Graph, *, weights: str = "int8") -> ir.Program:
 
     Raises EdgesnnError naming the layer when the graph is malformed or a value cannot be proved to fit.
     """
+    return lower_with_units(graph, weights=weights)[0]
+
+
+def lower_with_units(graph: Graph, *, weights: str = "int8") -> tuple[ir.Program, dict[str, Units]]:
+    """`lower`, and what the integers of each layer stand for (training needs it)."""
     weight_format(weights)
     check_graph(graph)
     for graph_pass in GRAPH_PASSES:
         graph = graph_pass(graph)
         check_graph(graph)
-    program = quantise(graph, weights=weights)
+    program, units = quantise(graph, weights=weights)
     check_program(program)
     for program_pass in PROGRAM_PASSES:
         program = program_pass(program)
         check_program(program)
     prove(program)
-    return program
+    return program, units

@@ -10,6 +10,8 @@ a >= ceil((ln((T - k) / k) - b_c) / (s_in s_c)).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgesnn.compiler import graph as g
@@ -24,9 +26,24 @@ from edgesnn.targets.errors import EdgesnnError
 MAX_SCALE_GROWTH = 4.0
 
 
-def quantise(graph: g.Graph, *, weights: str = "int8") -> ir.Program:
-    """Turn a folded float graph into an integer program. Raises EdgesnnError naming the layer."""
+@dataclass(frozen=True)
+class Units:
+    """What a layer's integers stand for, float64[C] each: a weight of the graph is `weight` * integer, and its
+
+    sums (an encoder's of weighted samples) or membranes are `sum` * integer.
+    """
+
+    weight: np.ndarray
+    sum: np.ndarray
+
+
+def quantise(graph: g.Graph, *, weights: str = "int8") -> tuple[ir.Program, dict[str, Units]]:
+    """Turn a folded float graph into an integer program; the units of its layers by name.
+
+    Raises EdgesnnError naming the layer.
+    """
     form = weight_format(weights)
+    units: dict[str, Units] = {}
     nodes: list[ir.Node] = [_input(graph.input)]
     # What one event of a source stands for: average pooling passes 1 / (kh kw).
     gain: dict[str, float] = {nodes[0].name: 1.0}
@@ -53,29 +70,28 @@ def quantise(graph: g.Graph, *, weights: str = "int8") -> ir.Program:
             continue
         w = layer.linear.weight * gain[layer.source]
         b = np.zeros(len(w)) if layer.linear.bias is None else layer.linear.bias
-        gain[layer.name], multiplicity[layer.name] = 1.0, 1
+        node: ir.Node
         if isinstance(layer, g.LatencyEncode):
-            nodes.append(_encoder(layer, w, b, graph, form))
+            node, scale = _encoder(layer, w, b, graph, form)
         elif isinstance(layer, g.CurrentEncode):
-            nodes.append(_current(layer, w, b, graph, form))
+            node, scale = _current(layer, w, b, graph, form)
         elif isinstance(layer, g.Spiking):
-            nodes.append(_spiking(layer, w, b, graph.timesteps, form, many))
+            node, scale = _spiking(layer, w, b, graph.timesteps, form, many)
         else:
-            scale = output_scale(w, form)
-            bias = _whole(b / scale, layer.name, "bias")
-            q = form.integers(w, np.full(len(w), scale))
-            p = _projection(layer.linear, layer.source, q)
-            leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
-            terms = tuple(shift_terms(v) for v in leaks)
-            nodes.append(ir.Accumulator(layer.name, (p,), terms, bias))
-            value = int(_whole(np.array([graph.readout.value / scale]), "readout", "value")[0])
+            node, scale = _output(layer, w, b, form)
+            value = int(_whole(graph.readout.value / scale[:1], "readout", "value")[0])
+        nodes.append(node)
+        counted = graph.input.scale if isinstance(layer, g.Encode) else 1.0
+        units[layer.name] = Units(scale / gain[layer.source], scale * counted)
+        gain[layer.name], multiplicity[layer.name] = 1.0, 1
     rules: dict[str, ir.Readout] = {
         "first-spike": ir.FirstSpike(value),
         "margin": ir.Margin(max(value, 0)),
         "rate": ir.Rate(),
     }
     rule = rules[graph.readout.kind]
-    return ir.Program(graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names)
+    program = ir.Program(graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names)
+    return program, units
 
 
 def _input(source: g.SampleInput) -> ir.SampleInput:
@@ -95,12 +111,6 @@ def _projection(linear: g.Dense | g.Conv, source: str, weight: np.ndarray) -> ir
     return ir.Conv(source, weight, linear.stride, linear.padding, linear.dilation, linear.groups)
 
 
-def output_scale(w: np.ndarray, form: WeightFormat) -> float:
-    """The one scale of the output layer's weights, which is also the unit of its membranes."""
-    tiny = 1e-12 / form.limit
-    return max(float(form.scales(w.reshape(1, -1), tiny)[0]), tiny)
-
-
 def _whole(x: np.ndarray, where: str, what: str) -> np.ndarray:
     """Round to int32 or refuse."""
     if not np.all(np.isfinite(x)) or x.min(initial=0) < INT32[0] or x.max(initial=0) > INT32[1]:
@@ -110,7 +120,7 @@ def _whole(x: np.ndarray, where: str, what: str) -> np.ndarray:
 
 def _encoder(
     layer: g.LatencyEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, form: WeightFormat
-) -> ir.LatencyEncoder:
+) -> tuple[ir.LatencyEncoder, np.ndarray]:
     scale = form.scales(w, 1.0)
     t = graph.timesteps
     k = np.arange(1, t)
@@ -123,22 +133,23 @@ def _encoder(
     # A channel of tiny weights has thresholds beyond any accumulator: clipping keeps their meaning.
     thresholds = np.ceil(np.clip(exact, INT32[0], INT32[1])).astype(np.int32)
     p = _projection(layer.linear, layer.source, form.integers(w, scale))
-    return ir.LatencyEncoder(layer.name, p, thresholds, g.pair(layer.pool))
+    return ir.LatencyEncoder(layer.name, p, thresholds, g.pair(layer.pool)), scale
 
 
 def _current(
     layer: g.CurrentEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, form: WeightFormat
-) -> ir.CurrentEncoder:
+) -> tuple[ir.CurrentEncoder, np.ndarray]:
     scale = form.scales(w, layer.v_threshold / form.limit / graph.input.scale)
     unit = scale * graph.input.scale  # of the sums of weighted samples
     p = _projection(layer.linear, layer.source, form.integers(w, scale))
     theta, bias = _theta(layer.v_threshold / unit), _whole(b / unit, layer.name, "bias")
-    return ir.CurrentEncoder(layer.name, p, shift_terms(layer.leak), theta, bias, layer.reset)
+    leak = shift_terms(layer.leak)
+    return ir.CurrentEncoder(layer.name, p, leak, theta, bias, layer.reset), scale
 
 
 def _spiking(
     layer: g.Spiking, w: np.ndarray, b: np.ndarray, timesteps: int, form: WeightFormat, many: int
-) -> ir.Lif | ir.Amos:
+) -> tuple[ir.Lif | ir.Amos, np.ndarray]:
     leak = shift_terms(layer.leak)
     finest = form.scales(w, layer.v_threshold / form.limit)
     scale = finest.copy()
@@ -153,8 +164,19 @@ def _spiking(
         scale = np.where(excess > 1, scale * excess * 1.001, scale)
     theta = _theta(layer.v_threshold / scale)
     if layer.reset == "amos":
-        return ir.Amos(layer.name, (p,), leak, theta, bias, layer.forced)
-    return ir.Lif(layer.name, (p,), leak, theta, bias, layer.reset)
+        return ir.Amos(layer.name, (p,), leak, theta, bias, layer.forced), scale
+    return ir.Lif(layer.name, (p,), leak, theta, bias, layer.reset), scale
+
+
+def _output(
+    layer: g.Output, w: np.ndarray, b: np.ndarray, form: WeightFormat
+) -> tuple[ir.Accumulator, np.ndarray]:
+    tiny = 1e-12 / form.limit
+    scale = np.full(len(w), np.maximum(form.scales(w.reshape(1, -1), tiny), tiny))
+    p = _projection(layer.linear, layer.source, form.integers(w, scale))
+    leaks = layer.leak if isinstance(layer.leak, tuple) else (layer.leak,)
+    bias = _whole(b / scale, layer.name, "bias")
+    return ir.Accumulator(layer.name, (p,), tuple(shift_terms(v) for v in leaks), bias), scale
 
 
 def _theta(exact: np.ndarray) -> np.ndarray:

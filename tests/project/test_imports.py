@@ -29,6 +29,7 @@ ROOMS = {
 HEAVY = {
     "torch": {
         "edgesnn/training": "",
+        "edgesnn/quantisation": "",
         "edgesnn/networks": "",
         "edgesnn/neurons": "",
         "edgesnn/coding": "",

@@ -1,0 +1,1 @@
+"""Integer-mode training and evaluation: a torch network whose forward pass is the compiled program."""
