@@ -15,12 +15,11 @@ GRADIENTS = ("edge", "straight-through")
 def _spikes(features: Tensor, timesteps: int) -> Tensor:
     """X[t] for t = 1...T, float[T, ...]: t_s <= k exactly when F >= 1 - k/T."""
     out = features.new_empty((timesteps, *features.shape))
-    before: Tensor | None = None
+    before = torch.zeros_like(features, dtype=torch.bool)
     for k in range(1, timesteps):
         reached = features >= 1.0 - k / timesteps
-        out[k - 1].copy_(reached if before is None else reached & ~before)
+        out[k - 1].copy_(reached & ~before)
         before = reached
-    assert before is not None  # timesteps is at least 2
     out[timesteps - 1].copy_(~before)
     return out
 
@@ -54,9 +53,10 @@ class _StraightThroughEncode(torch.autograd.Function):
         return grad.sum(0), None
 
 
-def _check(timesteps: int, gradient: str) -> None:
-    if timesteps < 2:
-        raise UsageError(f"timesteps {timesteps}: a latency code needs at least 2")
+def check_latency(timesteps: int, gradient: str) -> None:
+    """UsageError if there is no such latency code."""
+    if timesteps < 1:
+        raise UsageError(f"timesteps {timesteps}: a latency code needs at least 1")
     if gradient not in GRADIENTS:
         raise UsageError(f"unknown encoder gradient {gradient!r}: one of {', '.join(GRADIENTS)}")
 
@@ -71,8 +71,10 @@ def latency_encode(features: Tensor, timesteps: int, gradient: str = "edge") -> 
         dF = sum_(k=1)^(T-1) (g[k] - g[k+1]) * T * max(0, 1 - |F - (1 - k/T)| T),   g[k] = dL/dX[k]
 
     gradient "straight-through": dF = sum_t g[t] (eq. 9).
+
+    T = 1 encodes nothing: every value spikes at the only step.
     """
-    _check(timesteps, gradient)
+    check_latency(timesteps, gradient)
     encode = _EdgeEncode if gradient == "edge" else _StraightThroughEncode
     out: Tensor = encode.apply(features, timesteps)
     return out
@@ -83,7 +85,7 @@ class LatencyEncoder(nn.Module):
 
     def __init__(self, timesteps: int, gradient: str = "edge") -> None:
         super().__init__()
-        _check(timesteps, gradient)
+        check_latency(timesteps, gradient)
         self.timesteps = timesteps
         self.gradient = gradient
 

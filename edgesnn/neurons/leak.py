@@ -8,7 +8,7 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgesnn.compiler.passes.round_leaks import MAX_SHIFT, shift_terms, shift_value
 from edgesnn.targets.errors import UsageError
@@ -61,3 +61,27 @@ def rounded_leak(logit: Tensor) -> Tensor:
     """
     out: Tensor = _Rounded.apply(torch.sigmoid(logit))
     return out
+
+
+class Leaky(nn.Module):
+    """A population with one leak, rounded to what shifts can represent; fixed, or learned as its logit."""
+
+    leak_logit: nn.Parameter | None
+
+    def __init__(self, leak: float, learn: bool) -> None:
+        super().__init__()
+        self._fixed = shift_representable(leak)
+        if learn:
+            self.leak_logit = nn.Parameter(torch.tensor(leak_logit(leak)))
+        else:
+            self.register_parameter("leak_logit", None)
+
+    def leak_used(self) -> float | Tensor:
+        """What the next forward pass uses: a number, or a tensor () that passes gradients to the logit."""
+        return self._fixed if self.leak_logit is None else rounded_leak(self.leak_logit)
+
+    @property
+    def leak(self) -> float:
+        """The leak in use, exactly the device's."""
+        used = self.leak_used()
+        return float(used.detach()) if isinstance(used, Tensor) else used

@@ -23,7 +23,8 @@ Surrogate = Callable[[Tensor, float], Tensor]
 
 
 def triangle(x: Tensor, width: float = 1.0) -> Tensor:
-    return (1.0 - x.abs() / width).clamp(min=0.0) / width
+    out = torch.rsub(x.abs(), 1.0, alpha=1.0 / width).clamp_(min=0.0)
+    return out if width == 1.0 else out.mul_(1.0 / width)
 
 
 def rectangle(x: Tensor, width: float = 1.0) -> Tensor:

@@ -11,7 +11,7 @@ from edgesnn.coding.latency import LatencyEncoder, latency_encode
 from edgesnn.targets.errors import UsageError
 
 
-@pytest.mark.parametrize("steps", [2, 3, 4, 8])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
 def test_one_spike_at_the_ceiling_of_one_minus_f_times_t(steps: int) -> None:
     # Multiples of 1/64 are exact in float32, so eq. 8 can be taken literally, edges included.
     features = torch.arange(0, 65) / 64.0
@@ -41,6 +41,17 @@ def test_edge_gradient_equals_the_slow_formula(steps: int) -> None:
     assert float(features.grad.abs().sum()) > 0.0
 
 
+def test_one_step_encodes_nothing() -> None:
+    features = torch.rand(3, 5, requires_grad=True)
+    for gradient, expected in (("edge", 0.0), ("straight-through", 1.0)):
+        features.grad = None
+        spikes = latency_encode(features, 1, gradient)
+        assert torch.equal(spikes, torch.ones(1, 3, 5))
+        spikes.sum().backward()
+        assert features.grad is not None
+        assert torch.equal(features.grad, torch.full((3, 5), expected))
+
+
 def test_straight_through_gradient_is_the_sum_over_time() -> None:
     features = torch.rand(6, requires_grad=True)
     weights = torch.randn(4, 6)
@@ -52,7 +63,7 @@ def test_straight_through_gradient_is_the_sum_over_time() -> None:
 def test_encoder_applies_the_sigmoid_and_refuses_nonsense() -> None:
     potential = torch.linspace(-3, 3, 13)
     assert torch.equal(LatencyEncoder(4)(potential), latency_encode(torch.sigmoid(potential), 4))
-    with pytest.raises(UsageError, match="at least 2"):
-        LatencyEncoder(1)
+    with pytest.raises(UsageError, match="at least 1"):
+        LatencyEncoder(0)
     with pytest.raises(UsageError, match="edge, straight-through"):
         LatencyEncoder(4, "sigmoid")
