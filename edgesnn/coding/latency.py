@@ -7,21 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgesnn.neurons.layout import like_rows, memory_order, rows
 from edgesnn.targets.errors import UsageError
 
 GRADIENTS = ("edge", "straight-through")
 
 
 def _spikes(features: Tensor, timesteps: int) -> Tensor:
-    """X[t] for t = 1...T, float[T, ...]: t_s <= k exactly when F >= 1 - k/T."""
-    out = features.new_empty((timesteps, *features.shape))
-    before = torch.zeros_like(features, dtype=torch.bool)
+    """X[t] = c_t - c_(t-1), float[T, ...]: t_s <= k exactly when F >= 1 - k/T, i.e. where c_k is 1."""
+    order = memory_order(features[None])
+    flat = rows(features[None], order)[0]
+    out = flat.new_empty((timesteps, len(flat)))
     for k in range(1, timesteps):
-        reached = features >= 1.0 - k / timesteps
-        out[k - 1].copy_(reached & ~before)
-        before = reached
-    out[timesteps - 1].copy_(~before)
-    return out
+        torch.ge(flat, 1.0 - k / timesteps, out=out[k - 1])  # c_k
+    out[timesteps - 1].fill_(1.0)
+    for k in range(timesteps - 1, 0, -1):
+        out[k].sub_(out[k - 1])
+    return like_rows(out, features[None], order)
 
 
 class _EdgeEncode(torch.autograd.Function):
