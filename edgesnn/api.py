@@ -34,13 +34,38 @@ def train(net: str, data: str, out: Path | str | None = None, **options: Any) ->
     return report
 
 
+def calibrate(
+    model: Path | str, data: str, out: Path | str | None = None, **options: Any
+) -> dict[str, Any]:
+    """Choose the exit's value of a checkpoint or program anew; the report of `edgesnn.calibrate`.
+
+    out: default `model` itself, but a zoo model stays as it is. options: those of
+    `edgesnn.calibrate.calibrate`.
+    """
+    from edgesnn.calibrate import calibrate as run
+
+    path = model_file(model)
+    if out is None and path != Path(model).expanduser():
+        raise UsageError(f"{model} comes with edgesnn and stays as it is; name an --out")
+    return run(path, data, out=None if out is None else Path(out).expanduser(), **options)
+
+
+def model_file(model: Path | str) -> Path:
+    """Where a model lies: a path, or the zoo's checkpoint for "zoo:<name>"."""
+    from edgesnn.zoo.cards import PREFIX, model_path
+
+    if isinstance(model, str) and model.startswith(PREFIX):
+        return model_path(model)
+    return Path(model).expanduser()
+
+
 def load_program(model: Path | str, weights: str | None = None) -> Program:
-    """The integer program of a .pt checkpoint (lowered here), an .esnn file or a bundle.
+    """The integer program of a .pt checkpoint or zoo:<name> (lowered here), an .esnn file or a bundle.
 
     weights: the weight format to lower to, by default the one the checkpoint was trained for. An .esnn
     file or a bundle has its format, and needs no torch.
     """
-    path = Path(model).expanduser()
+    path = model_file(model)
     if path.is_dir():
         from edgesnn.compiler.esnn_file import load_program as read
         from edgesnn.runtime.bundle import Bundle
@@ -71,7 +96,7 @@ def compile(
     weight_bits: int | None = None,
     progress: Say | None = None,
 ) -> Bundle:
-    """Compile a checkpoint (.pt), program (.esnn) or bundle into a bundle for a target or board.
+    """Compile a checkpoint (.pt or zoo:<name>), program (.esnn) or bundle for a target or board.
 
     board implies its target. out: default ./<model>-<target>/; an older bundle there is replaced.
     weights: int8, int6, int4, ternary or power-of-two, only when a checkpoint is lowered; by default what
@@ -80,7 +105,7 @@ def compile(
     from edgesnn.compiler.build import compile_program
     from edgesnn.targets.board import load_board
 
-    path = Path(model).expanduser()
+    path = model_file(model)
     if target is None and board is None:
         raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
     machine = find_target(target if target is not None else load_board(str(board)).target)
@@ -106,7 +131,7 @@ def inspect(model: Path | str) -> dict[str, Any]:
     from edgesnn.compiler.inspect import describe
     from edgesnn.runtime.bundle import Bundle
 
-    path = Path(model).expanduser()
+    path = model_file(model)
     about = describe(load_program(path))
     memory: dict[str, Any] = {}
     built: dict[str, Any] = {}

@@ -132,6 +132,55 @@ def train(
     )
 
 
+def calibrate(
+    model: str,
+    *,
+    data: str,
+    accuracy: float | None = None,
+    steps: float | None = None,
+    exit: str | None = None,
+    out: str | None = None,
+    val_fraction: float | None = None,
+    seed: int | None = None,
+    samples: int | None = None,
+    data_dir: str | None = None,
+    json: bool = False,
+) -> None:
+    """Choose the exit's value for a wanted accuracy or mean step count.
+
+    Args:
+        model: A .pt checkpoint, zoo:NAME, or an .esnn program (slow; no torch needed).
+        data: What it was trained on; the part of train that training held out is used.
+        accuracy: As few mean steps as reach it, such as 0.99.
+        steps: As accurate as possible in so many mean steps; default: within 0.1 points of the best.
+        exit: first-spike, margin or selector; default the model's.
+        out: The file to write; default MODEL itself.
+        val_fraction: Share of train that training held out, if the model does not tell.
+        seed: Seed of training, if the model does not tell.
+        samples: Use so many of them; default all, 500 of an .esnn program.
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
+        json: Print the trade-off and the choice as one JSON object.
+    """
+    from edgesnn import api
+
+    with _quiet_stdout(json):
+        report = api.calibrate(
+            model,
+            data,
+            out,
+            accuracy=accuracy,
+            steps=steps,
+            exit=exit,
+            val_fraction=val_fraction,
+            seed=seed,
+            samples=samples,
+            data_dir=data_dir,
+        )
+    if json:
+        return _print_json(report)
+    _print_calibration(report)
+
+
 def compile(
     model: str,
     *,
@@ -571,7 +620,19 @@ def zoo(name: str | None = None, *, json: bool = False) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     f.__name__: f
-    for f in (train, compile, run, verify, stream, profile, inspect, targets, boards, zoo)
+    for f in (
+        train,
+        calibrate,
+        compile,
+        run,
+        verify,
+        stream,
+        profile,
+        inspect,
+        targets,
+        boards,
+        zoo,
+    )
 }
 
 
@@ -655,6 +716,46 @@ def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]], file: TextIO | No
     for row in rows:
         table.add_row(*row)
     _render(table, file or sys.stdout)
+
+
+def _print_calibration(report: dict[str, Any]) -> None:
+    from edgesnn.calibrate import table_rows
+
+    _grid(
+        ("", f"{report['exit']} at", "accuracy", "mean steps"),
+        [
+            (
+                "chosen" if row["value"] == report["value"] else "",
+                f"{row['value']:g}",
+                _percent(row["accuracy"]),
+                f"{row['mean_steps']:.3f} of {report['timesteps']}",
+            )
+            for row in table_rows(report["front"], report["value"])
+        ],
+    )
+    before = report["before"]
+    was = f"{before['exit']} at {before['value']:g}"
+    which = "train samples" if report["held_out"] is False else "held-out train samples"
+    _pairs(
+        f"{report['model']} on {report['samples']:,} {which} of {report['data']}",
+        [
+            ("before", _exit_line(was, before)),
+            ("now", _exit_line(f"{report['exit']} at {report['value']:g}", report)),
+            ("written", report["out"]),
+        ],
+    )
+    if report["held_out"] is False:
+        _say(f"{report['data']} has not the samples that the net was trained on")
+    if not report["met"]:
+        if report["wanted_accuracy"] is not None:
+            wanted, closest = _percent(report["wanted_accuracy"]), "the most accurate"
+        else:
+            wanted, closest = f"{report['wanted_steps']:g} mean steps", "the fastest"
+        _say(f"no value of this exit reaches {wanted}: chosen is {closest}")
+
+
+def _exit_line(exit: str, figures: dict[str, Any]) -> str:
+    return f"{exit}: {_percent(figures['accuracy'])} at {figures['mean_steps']:.3f} steps"
 
 
 def _print_memory(about: dict[str, Any]) -> None:

@@ -45,6 +45,20 @@ def test_train_compile_run(
     assert {p.name for p in tmp_path.iterdir()} == {"mcu-mlp-bars.pt", "mcu-mlp-bars-cpu"}
 
 
+def test_calibrate(run: Any, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    before = checkpoint.read_bytes()
+    out = tmp_path / "quick.pt"
+    words = ("calibrate", checkpoint, "--data", data, "--exit", "margin", "--out", out)
+    report = run(*words, "--steps", 1.5, "--json").json()
+    assert (report["out"], report["met"]) == (str(out), True) and report["mean_steps"] <= 1.5
+    assert report["front"] and report["before"]["exit"] == "first-spike"
+    text = run(*words, "--steps", 1.5).out
+    assert "chosen" in text and f"margin at {report['value']:g}:" in text
+    best = run(*words, "--accuracy", 1)
+    assert ("no value of this exit reaches" in best.err) != ("100.00 %" in best.out)
+    assert checkpoint.read_bytes() == before
+
+
 def _check_run(report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     steps = [row["step"] for row in rows]
     assert report["samples"] == len(rows) and report["accuracy"] == 1.0
