@@ -92,6 +92,8 @@ def calibrate(
         val_fraction = default_val_fraction(len(train))
     x, y = _held_out(train, val_fraction, seed, samples or opened.samples)
     membranes = opened.membranes(x)
+    if not np.isfinite(membranes).all():
+        raise EdgesnnError(f"{model}: output membranes are not finite; train it again")
     usual = CANDIDATES if accuracy is None and steps is None and not opened.whole else None
     values = fine_candidates(membranes, kind) if usual is None else usual
     front = trade_off(membranes, y, kind, values)

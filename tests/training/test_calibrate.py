@@ -255,6 +255,12 @@ def test_files_that_cannot_be_used(net: Path, program: Path, data: str, tmp_path
     with pytest.raises(EdgesnnError, match="move it away"):
         calibrate(net, data, out=foreign)
     assert foreign.read_bytes() == b"mine"
+    checkpoint = load_checkpoint(net)
+    name = "linear.output.weight"
+    huge = {**checkpoint.state, name: checkpoint.state[name].sign() * 3e38}
+    save_checkpoint(replace(checkpoint, state=huge), net)
+    with pytest.raises(EdgesnnError, match="not finite"):
+        calibrate(net, data)
     with pytest.raises(UsageError, match="takes uint8 8x8x1"):
         wide = tmp_path / "wide.npz"
         x, y = np.zeros((4, 9, 9), np.uint8), np.array([0, 1, 0, 1])

@@ -153,6 +153,13 @@ def test_a_wanted_accuracy_or_step_count(kind: str, whole: bool) -> None:
         assert (chosen.accuracy, chosen.mean_steps) == ((out.labels == y).mean(), out.steps.mean())
 
 
+def test_one_step_leaves_nothing_to_choose() -> None:
+    u, y = separable()
+    for options in ({}, {"accuracy": 0.3}, {"steps": 1.0}):
+        chosen = select_exit(u[:1], y, "margin", **options)
+        assert chosen.met and chosen.mean_steps == 1.0
+
+
 def test_what_cannot_be_reached_is_said() -> None:
     u, y = separable()
     y[:20] = (y[:20] + 1) % 4  # wrong labels
