@@ -256,8 +256,8 @@ def test_files_that_cannot_be_used(net: Path, program: Path, data: str, tmp_path
         calibrate(net, data, out=foreign)
     assert foreign.read_bytes() == b"mine"
     checkpoint = load_checkpoint(net)
-    name = "linear.output.weight"
-    huge = {**checkpoint.state, name: checkpoint.state[name].sign() * 3e38}
+    name = "linear.output.bias"
+    huge = {**checkpoint.state, name: torch.full((CLASSES,), 3e38)}
     save_checkpoint(replace(checkpoint, state=huge), net)
     with pytest.raises(EdgesnnError, match="not finite"):
         calibrate(net, data)
