@@ -57,19 +57,17 @@ def amos_loop(
 def _toeplitz(alpha: float | Tensor, steps: int, like: Tensor) -> Tensor:
     """M[t, k] = alpha^(t - k) for k <= t. The paper's alpha^-t overflows float32 beyond T = 128."""
     if isinstance(alpha, Tensor):
-        return _powers(alpha.detach().to(torch.float64), steps).to(like)
+        return _powers(alpha.detach().to(torch.float64), steps, like.dtype, like.device)
     return _fixed_toeplitz(alpha, steps, like.dtype, like.device)
 
 
-@lru_cache(maxsize=64)
-def _fixed_toeplitz(alpha: float, steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _powers(torch.tensor(alpha, dtype=torch.float64), steps).to(device, dtype)
+def _powers(alpha: float | Tensor, steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    t = torch.arange(steps, dtype=torch.float64, device=device)
+    lag = t[:, None] - t[None, :]
+    return torch.where(lag >= 0, torch.pow(alpha, lag.clamp(min=0)), 0.0).to(dtype)
 
 
-def _powers(alpha: Tensor, steps: int) -> Tensor:
-    lag = torch.arange(steps, device=alpha.device)
-    lag = lag[:, None] - lag[None, :]
-    return torch.where(lag >= 0, torch.pow(alpha, lag.clamp(min=0)), 0.0)
+_fixed_toeplitz = lru_cache(maxsize=64)(_powers)
 
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:

@@ -30,23 +30,25 @@ def leak_logit(leak: float) -> float:
     return math.log(inside / (1.0 - inside))
 
 
-@lru_cache(maxsize=1)
-def _values() -> Tensor:
+@lru_cache(maxsize=8)
+def _values(device: torch.device) -> Tensor:
     """Every representable leak in [0, 1], float64, sorted."""
     powers = [sign * 2.0**-shift for shift in range(MAX_SHIFT + 1) for sign in (1, -1)]
     sums = {0.0}
     for count in (1, 2, 3):
         sums |= {sum(choice) for choice in combinations_with_replacement(powers, count)}
-    return torch.tensor(sorted(v for v in sums if 0.0 <= v <= 1.0), dtype=torch.float64)
+    kept = sorted(v for v in sums if 0.0 <= v <= 1.0)
+    return torch.tensor(kept, dtype=torch.float64, device=device)
 
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, leak: Tensor) -> Tensor:
-        values = _values().to(leak.device)
+        values = _values(leak.device)
         exact = leak.detach().to(torch.float64)
         above = torch.searchsorted(values, exact).clamp(1, len(values) - 1)
-        low, high = values[above - 1], values[above]
+        # take: values[...] of a tensor () would wait for the device.
+        low, high = values.take(above - 1), values.take(above)
         return torch.where(exact - low <= high - exact, low, high).to(leak.dtype)
 
     @staticmethod
