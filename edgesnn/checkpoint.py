@@ -61,7 +61,7 @@ FIELDS = {
     "report",
 }
 DTYPES = ("uint8", "int8", "int16")  # of raw samples
-READOUTS = (*EXITS, "selector", "rate")
+READOUTS = EXITS
 WEIGHTS = ("int8", "int6", "int4", "ternary", "power-of-two")
 _EPS = 1e-5  # of every batch norm
 
