@@ -73,7 +73,7 @@ wheel: setup
 
 bench: setup
 	@$(PY) scripts/bench.py $(MODELS)
-	@$(PY) scripts/bench_neurons.py
+	@$(PY) scripts/bench_neurons.py --net
 
 size: setup
 	@$(PY) scripts/size.py $(BUNDLE)

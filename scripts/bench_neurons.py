@@ -190,7 +190,7 @@ def main() -> int:
     if options.net:
         title("psn-net", [name for name in NETS if name != BASE])
         for device in devices:
-            report["psn-net"] += net_rows(device, (4, 16, 64) if options.full else (4, 16))
+            report["psn-net"] += net_rows(device, (4, 16, 64) if options.full else (4,))
     if options.json:
         write_atomic(options.json, (json.dumps(report, indent=1) + "\n").encode())
     return 0
