@@ -23,22 +23,32 @@ FLOAT32_EXACT = 1 << 24
 def exact_arithmetic() -> Iterator[None]:
     """Within: float32 products of whole numbers are exact on CPU and CUDA.
 
-    oneDNN convolves directly and stays on; NNPACK (Winograd) and cuDNN (Winograd, FFT, TF32) are off, and
-    cuBLAS multiplies without TF32. Autocast is off too.
+    oneDNN convolves directly and stays on; NNPACK (Winograd) and cuDNN (Winograd, FFT, TF32) are off, matrix
+    products and convolutions round no operand to TF32 or bfloat16, and there is no autocast.
     """
-    matmul = torch.backends.cuda.matmul
-    tf32 = matmul.allow_tf32
-    matmul.allow_tf32 = False
-    try:
-        with (
-            torch.backends.cudnn.flags(enabled=False),
-            torch.backends.nnpack.flags(enabled=False),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
-        ):
+    switches = [(torch.backends.cudnn, "enabled", False), *_precisions()]
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    with (
+        torch.backends.nnpack.flags(enabled=False),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        try:
+            for owner, name, value in switches:
+                setattr(owner, name, value)
             yield
-    finally:
-        matmul.allow_tf32 = tf32
+        finally:
+            for (owner, name, _), value in zip(switches, before, strict=True):
+                setattr(owner, name, value)
+
+
+def _precisions() -> list[tuple[Any, str, Any]]:
+    """What decides how float32 operands are rounded, and its exact setting; older torch knows one switch."""
+    backends: Any = torch.backends
+    if not hasattr(backends.mkldnn, "conv"):
+        return [(backends.cuda.matmul, "allow_tf32", False)]
+    owners = (backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv)
+    return [(owner, "fp32_precision", "ieee") for owner in owners]
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -104,7 +104,7 @@ class IntegerNetwork(nn.Module):
                 ):
                     tensor = torch.tensor(value, dtype=torch.float64)
                     group[layer.name] = nn.Parameter(tensor, requires_grad=not fixed)
-        self._lowered: tuple[tuple[int, ...], _Lowered] | None = None
+        self._lowered: tuple[list[Tensor], _Lowered] | None = None
         self._lower()
 
     def to_graph(self) -> g.Graph:
@@ -125,14 +125,13 @@ class IntegerNetwork(nn.Module):
 
     def _lower(self) -> _Lowered:
         """Lowered once for each state of the parameters."""
-        state = tuple(p._version for p in self.parameters())
-        if self._lowered is None or self._lowered[0] != state:
-            program, units = lower_with_units(self.to_graph(), weights=self.weights)
-            self._lowered = (
-                state,
-                _Lowered(program, units, prove(program), ir.shapes(program)),
-            )
-        return self._lowered[1]
+        state = list(self.parameters())
+        if self._lowered is not None and all(map(torch.equal, state, self._lowered[0])):
+            return self._lowered[1]
+        program, units = lower_with_units(self.to_graph(), weights=self.weights)
+        low = _Lowered(program, units, prove(program), ir.shapes(program))
+        self._lowered = ([p.detach().clone() for p in state], low)
+        return low
 
     def forward(self, samples: np.ndarray | Tensor, *, trace: bool = False) -> IntegerActivity:
         """Run raw samples [N, H, W, C] of the input's type through all T steps."""
@@ -186,20 +185,21 @@ class IntegerNetwork(nn.Module):
         assert b.lo is not None and b.hi is not None
         node = low.program.node(name)
         leaks = node.leaks if isinstance(node, ir.Accumulator) else (getattr(node, "leak", ()),)
-        top = max(int(b.hi.max()), -int(b.lo.min())) * max(1, *(len(leak) for leak in leaks))
+        reach = max(int(b.hi.max()), -int(b.lo.min())) * max(1, *(len(leak) for leak in leaks))
         bias = getattr(node, "bias", np.zeros(1))
-        dtype = torch.float32 if top + np.abs(bias).max() < FLOAT32_EXACT else torch.float64
+        dtype = torch.float32 if reach + np.abs(bias).max() < FLOAT32_EXACT else torch.float64
         weight = self.weight[name]
         q = torch.as_tensor(p.weight, device=x.device).to(dtype)
         scale = torch.as_tensor(units.weight, device=x.device).view(-1, *([1] * (weight.dim() - 1)))
+        # No gradient is cut off: the scale follows the weights, so one beyond the largest integer is not lost.
         q = straight_through(q, (weight / scale).to(dtype))
         x = x.to(dtype)
         if isinstance(p, ir.Dense):
             flat = x.permute(0, 2, 3, 1).flatten(1)
             return functional.linear(flat, q)[:, :, None, None]
-        top_, left, bottom, right = p.padding
+        top, left, bottom, right = p.padding
         if any(p.padding):
-            x = functional.pad(x, (left, right, top_, bottom))
+            x = functional.pad(x, (left, right, top, bottom))
         return functional.conv2d(x, q.permute(0, 3, 1, 2), None, p.stride, 0, p.dilation, p.groups)
 
     def _bias(self, low: _Lowered, node: ir.CurrentEncoder | ir.Population, like: Tensor) -> Tensor:

@@ -111,6 +111,16 @@ def test_a_trained_network_is_exact_and_better_than_rounding_alone(
     assert_equal_to_the_interpreter(aware, test.x[:10])
 
 
+def test_changed_parameters_are_lowered_again() -> None:
+    checkpoint, _ = checkpoint_of("mcu-mlp")
+    network = integer_network(to_graph(checkpoint))
+    first = network.program()
+    assert network.program() is first
+    with torch.no_grad():
+        network.weight["output"].data[0, 0] += 1.0
+    assert network.program().digest() == lower(network.to_graph()).digest() != first.digest()
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     data = load("digits", "train")
     checkpoint, _ = checkpoint_of("mcu-mlp")
@@ -196,11 +206,17 @@ def test_convolutions_of_whole_numbers_are_exact(dtype: torch.dtype) -> None:
 
 
 def test_exact_arithmetic_restores_what_it_changed() -> None:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.enabled
-    with exact_arithmetic():
-        assert not torch.backends.cuda.matmul.allow_tf32
-        assert not torch.backends.cudnn.enabled
-    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.enabled) == before
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.enabled
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with exact_arithmetic():
+            assert not torch.backends.cudnn.enabled
+            if hasattr(torch.backends.mkldnn, "conv"):
+                assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+    assert torch.backends.cudnn.enabled == before[1]
 
 
 def test_leaks_floor_each_term_by_itself() -> None:
