@@ -66,6 +66,8 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
     file or a bundle has its format, and needs no torch.
     """
     path = model_file(model)
+    if weights is not None and (path.is_dir() or path.suffix == ".esnn"):
+        raise UsageError(f"{path} is a program with its weights; --weights is for .pt checkpoints")
     if path.is_dir():
         from edgesnn.compiler.esnn_file import load_program as read
         from edgesnn.runtime.bundle import Bundle

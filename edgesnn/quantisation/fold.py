@@ -9,7 +9,9 @@ from torch import Tensor
 
 from edgesnn.checkpoint import Checkpoint
 from edgesnn.compiler import graph as g
+from edgesnn.compiler.weight_format import WEIGHT_FORMATS
 from edgesnn.quantisation.network import IntegerNetwork
+from edgesnn.targets.errors import UsageError
 
 
 def folded_state(graph: g.Graph) -> dict[str, Tensor]:
@@ -33,8 +35,13 @@ def folded_state(graph: g.Graph) -> dict[str, Tensor]:
 def tuned_checkpoint(checkpoint: Checkpoint, network: IntegerNetwork) -> Checkpoint:
     """The checkpoint with the network's parameters and weight format; its batch norms are folded.
 
-    `network` was made from this checkpoint's graph. Learned leaks stay as they are.
+    `network` was made from this checkpoint's graph. Learned leaks stay as they are. UsageError for a weight
+    format that checkpoints do not name.
     """
+    if network.weights not in WEIGHT_FORMATS:
+        raise UsageError(
+            f"a checkpoint's weights are one of {', '.join(WEIGHT_FORMATS)}, not {network.weights}"
+        )
     kept = {k: v for k, v in checkpoint.state.items() if not k.startswith(("linear.", "norm."))}
     return replace(
         checkpoint,

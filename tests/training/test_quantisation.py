@@ -21,6 +21,7 @@ from edgesnn.compiler.random_program import random_samples
 from edgesnn.compiler.weight_format import WEIGHT_FORMATS
 from edgesnn.data import load
 from edgesnn.losses import tad_loss
+from edgesnn.networks.spec import LayerSpec, NeuronSpec
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import network_spec
 from edgesnn.quantisation.aware import fine_tune
@@ -76,8 +77,8 @@ def test_the_forward_pass_is_the_program(seed: int, weights: str) -> None:
     assert_equal_to_the_interpreter(network, np.stack(random_samples(program, 3, seed)))
 
 
-def checkpoint_of(net: str, **changes: object) -> tuple[Checkpoint, SpikingNetwork]:
-    """An untrained network for digits and its checkpoint."""
+def checkpoint_of(net: str, **changes: object) -> Checkpoint:
+    """An untrained network for digits."""
     spec = replace(network_spec(net, (8, 8, 1), 10, 4), **changes)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -87,7 +88,7 @@ def checkpoint_of(net: str, **changes: object) -> tuple[Checkpoint, SpikingNetwo
             network(x)  # statistics for the batch norms
     rule = g.ReadoutSpec("margin", 2.0)
     names = tuple("0123456789")
-    return Checkpoint(spec, network.state_dict(), 1 / 16, rule, names, "digits", {}), network
+    return Checkpoint(spec, network.state_dict(), 1 / 16, rule, names, "digits", {})
 
 
 @pytest.mark.parametrize(("weights", "gain"), [("int4", 0.0), ("int3", 0.01), ("ternary", 0.05)])
@@ -95,7 +96,7 @@ def test_a_trained_network_is_exact_and_better_than_rounding_alone(
     weights: str, gain: float
 ) -> None:
     data, test = load("digits", "train"), load("digits", "test")
-    checkpoint, _ = checkpoint_of("mcu-mlp")
+    checkpoint = checkpoint_of("mcu-mlp")
     network = integer_network(to_graph(checkpoint), "int8")
     history = fine_tune(network, data.x, data.y, epochs=8, lr=3e-2)
     assert history[-1] < 0.2 * history[0]
@@ -112,7 +113,7 @@ def test_a_trained_network_is_exact_and_better_than_rounding_alone(
 
 
 def test_changed_parameters_are_lowered_again() -> None:
-    checkpoint, _ = checkpoint_of("mcu-mlp")
+    checkpoint = checkpoint_of("mcu-mlp")
     network = integer_network(to_graph(checkpoint))
     first = network.program()
     assert network.program() is first
@@ -123,7 +124,7 @@ def test_changed_parameters_are_lowered_again() -> None:
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     data = load("digits", "train")
-    checkpoint, _ = checkpoint_of("mcu-mlp")
+    checkpoint = checkpoint_of("mcu-mlp")
     found = []
     for seed in (0, 0, 1):
         network = integer_network(to_graph(checkpoint), "int6")
@@ -132,11 +133,35 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("net", ["mcu-mlp", "mcu-lenet-s"])
+def layers(*middle: LayerSpec, first: LayerSpec | None = None) -> dict[str, object]:
+    encoder = first or LayerSpec("encode-conv", "encoder", out=8, kernel=3, padding=1)
+    return {"layers": (encoder, *middle, LayerSpec("output", "output", out=10))}
+
+
+CONV = LayerSpec("conv", "conv", out=8, kernel=3, padding=1)
+DENSE = LayerSpec("dense", "dense", out=24)
+MERGE = LayerSpec("merge", "sum", sources=("encoder", "conv"))
+MEAN = LayerSpec("avg-pool", "mean", kernel=2, stride=2)
+DIRECT = LayerSpec("direct-conv", "encoder", out=8, kernel=3, padding=1)
+NETS: dict[str, tuple[str, dict[str, object]]] = {
+    "mlp": ("mcu-mlp", {}),
+    "lenet": ("mcu-lenet-s", {}),
+    "one step": ("mcu-lenet-s", {"timesteps": 1}),
+    "merge and average": ("mcu-mlp", layers(CONV, MERGE, MEAN, DENSE)),
+    "direct coding": ("mcu-mlp", layers(CONV, DENSE, first=DIRECT)),
+    "raw": ("mcu-mlp", layers(CONV, DENSE, first=LayerSpec("encode-raw", "encoder"))),
+    "hard reset": ("mcu-mlp", {"neuron": NeuronSpec(reset="hard")}),
+    "amos": ("mcu-mlp", {"neuron": NeuronSpec("amos", leak=0.75)}),
+    "forced": ("mcu-mlp", {"neuron": NeuronSpec("amos", forced=True)}),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
 def test_gradients_are_those_of_the_float_network(net: str) -> None:
     """With fine integers the two losses and their gradients by the same parameters nearly agree."""
     data = load("digits", "train")
-    checkpoint, _ = checkpoint_of(net)
+    base, changes = NETS[net]
+    checkpoint = checkpoint_of(base, **changes)
     network = integer_network(to_graph(checkpoint), "int8")
     folded = tuned_checkpoint(checkpoint, network)
     reference = SpikingNetwork(folded.network)
@@ -153,16 +178,19 @@ def test_gradients_are_those_of_the_float_network(net: str) -> None:
     for name, linear in reference.linear.items():
         for kind, found in (("weight", network.weight[name]), ("bias", network.bias[name])):
             want = getattr(linear, kind).grad
+            if not want.any():  # an encoder with one step encodes nothing
+                assert found.grad is None or not found.grad.any()
+                continue
             got = found.grad.permute(0, 3, 1, 2) if found.dim() == 4 else found.grad
             cosine = torch.cosine_similarity(got.flatten(), want.flatten().double(), dim=0)
             assert cosine > 0.9, (name, kind)
             assert float(got.norm() / want.norm()) == pytest.approx(1.0, abs=0.2)
             compared += 1
-    assert compared >= 6
+    assert compared >= 4
 
 
 def test_a_tuned_network_goes_back_into_a_checkpoint(tmp_path: Path) -> None:
-    checkpoint, _ = checkpoint_of("mcu-lenet", learn_output_leak=True)
+    checkpoint = checkpoint_of("mcu-lenet", learn_output_leak=True)
     network = integer_network(to_graph(checkpoint), "power-of-two")
     tuned = tuned_checkpoint(checkpoint, network)
     save_checkpoint(tuned, tmp_path / "tuned.pt")
@@ -229,9 +257,11 @@ def test_leaks_floor_each_term_by_itself() -> None:
 
 
 def test_errors_are_one_line() -> None:
-    checkpoint, _ = checkpoint_of("mcu-mlp")
+    checkpoint = checkpoint_of("mcu-mlp")
     with pytest.raises(UsageError, match="int8, int6, int4"):
         integer_network(to_graph(checkpoint), "int16")
+    with pytest.raises(UsageError, match="not int3"):
+        tuned_checkpoint(checkpoint, integer_network(to_graph(checkpoint), "int3"))
     network = integer_network(to_graph(checkpoint))
     x, y = np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4)
     with pytest.raises(UsageError, match="epochs"):
