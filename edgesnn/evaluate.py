@@ -28,8 +28,7 @@ def load_samples(
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
     """(x, y, what it is) for a bundle: the first `samples` of a split, else random frames.
 
-    Random frames (uniform over the input's range, seed 0) have no labels: they can be verified and
-    timed.
+    Random frames (seed 0) have no labels: they can be verified and timed.
     """
     if samples is not None and samples < 1:
         raise UsageError(f"samples {samples} is not at least 1")
@@ -37,10 +36,12 @@ def load_samples(
     if data is None:
         return random_frames(session, samples or RANDOM_SAMPLES), None, "random frames (seed 0)"
     dataset: Dataset = load(data, split, data_dir)
-    if dataset.shape != tuple(bundle.input_shape) or bundle.input_kind != "samples":
+    fits = dataset.shape == tuple(bundle.input_shape) and dataset.dtype == bundle.input_dtype
+    if bundle.input_kind != "samples" or not fits:
         shape = "x".join(map(str, dataset.shape))
         raise UsageError(
-            f"{data} has uint8 {shape} samples, {bundle.name} takes {input_text(bundle)}"
+            f"{data} has {dataset.dtype} {shape} samples, {bundle.name} takes "
+            f"{input_text(bundle)}{dataset.layout_hint}"
         )
     count = len(dataset) if samples is None else samples
     if count > len(dataset):
@@ -53,13 +54,22 @@ def load_samples(
 
 
 def random_frames(session: Session, count: int, seed: int = 0) -> np.ndarray:
-    """Frames uniform over the whole range of the input; a tenth of all addresses for events."""
+    """Frames [count, *frame_shape] over the whole range of the input, from sparse to full.
+
+    Every tenth is constant, the lowest and the highest value in turn: accumulators reach their
+    bounds there. In each other one a share of the addresses, drawn anew from 0...1, has uniform
+    values (events: one), and the rest are 0. The same seed gives the same frames.
+    """
     bundle, rng = session.bundle, np.random.default_rng(seed)
     shape = (count, *frame_shape(bundle))
-    if bundle.input_kind == "events":
-        return (rng.random(shape) < 0.1).astype(np.uint8)
-    limits = np.iinfo(bundle.input_dtype)
-    return rng.integers(limits.min, limits.max + 1, shape).astype(bundle.input_dtype)
+    events = bundle.input_kind == "events"
+    dtype = np.dtype("uint8" if events else bundle.input_dtype)
+    low, high = (0, 1) if events else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    share = rng.random((count,) + (1,) * (len(shape) - 1))
+    values = rng.integers(1 if events else low, high + 1, shape)
+    frames = np.where(rng.random(shape) < share, values, 0).astype(dtype)
+    frames[9::20], frames[19::20] = low, high
+    return frames
 
 
 class Tally:

@@ -1,6 +1,6 @@
 """Data sets by name or path: `load("digits", "test")`."""
 
 from edgesnn.data.dataset import Dataset
-from edgesnn.data.loading import NAMES, data_folder, load
+from edgesnn.data.loading import data_folder, load, names
 
-__all__ = ["NAMES", "Dataset", "data_folder", "load"]
+__all__ = ["Dataset", "data_folder", "load", "names"]

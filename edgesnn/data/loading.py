@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgesnn.data import jpeg_pack, nmnist
+from edgesnn.data.cache import cache_folder
+from edgesnn.data.cifar import CIFAR10, CIFAR100, load_cifar
 from edgesnn.data.dataset import Dataset, check_split
 from edgesnn.data.digits import load_digits
 from edgesnn.data.idx import FASHION_MNIST, MNIST, load_idx_set
@@ -12,33 +15,46 @@ from edgesnn.data.npz import load_npz
 from edgesnn.targets.errors import UsageError
 
 _IDX_SETS = {which.name: which for which in (MNIST, FASHION_MNIST)}
-NAMES = ("digits", *_IDX_SETS)
+_CIFAR_SETS = {which.name: which for which in (CIFAR10, CIFAR100)}
+_OTHER_SETS = {
+    jpeg_pack.NAME: jpeg_pack.load_jpeg_pack,
+    nmnist.NAME: nmnist.load_folder,
+    nmnist.SMALL: nmnist.load_small,
+}
+
+
+def names() -> list[str]:
+    """The data sets that `load` knows by name."""
+    return ["digits", *_IDX_SETS, *_CIFAR_SETS, *_OTHER_SETS]
 
 
 def data_folder(data_dir: Path | str | None = None) -> Path:
     """Where data sets lie: `data_dir`, else EDGESNN_DATA, else edgesnn/ in the cache folder."""
     chosen = data_dir or os.environ.get("EDGESNN_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "edgesnn"
+    return Path(chosen).expanduser() if chosen else cache_folder()
 
 
 def load(
     name: str, split: str = "test", data_dir: Path | str | None = None, download: bool = False
 ) -> Dataset:
-    """The train or test split of digits, mnist, fashion-mnist, or of the .npz at the path `name`.
+    """The train or test split of a data set of `names()`, or of the .npz at the path `name`.
 
-    Nothing is downloaded unless `download` is true. Raises UsageError for an unknown name or split,
-    EdgesnnError for missing, damaged or ill-shaped data.
+    docs/DATA.md tells what each is and which files it takes. MNIST and Fashion-MNIST are
+    downloaded if they are missing and `download` is true; nothing else ever is.
+    Raises UsageError for an unknown name or split, EdgesnnError for missing, damaged or ill-shaped
+    data.
     """
     check_split(split)
     if name == "digits":
         return load_digits(split)
     if name in _IDX_SETS:
         return load_idx_set(_IDX_SETS[name], split, data_folder(data_dir), download)
+    if name in _CIFAR_SETS:
+        return load_cifar(_CIFAR_SETS[name], split, data_folder(data_dir))
+    if name in _OTHER_SETS:
+        return _OTHER_SETS[name](split, data_folder(data_dir))
     if name.endswith(".npz"):
         return load_npz(Path(name).expanduser(), split)
     raise UsageError(
-        f"unknown data set {name!r}: one of {', '.join(NAMES)}, or the path of an .npz"
+        f"unknown data set {name!r}: one of {', '.join(names())}, or the path of an .npz"
     )

@@ -25,6 +25,7 @@ from edgesnn.coding.latency import GRADIENTS
 from edgesnn.coding.readout import EXITS
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset, load
+from edgesnn.data.augment import AUGMENTATIONS, augmented, check_augmentation, shift_reach
 from edgesnn.data.dataset import stratified_split
 from edgesnn.data.folders import check_writable
 from edgesnn.losses import early_penalty, rate_penalty, tad_loss
@@ -38,14 +39,11 @@ from edgesnn.training.select import Chosen, select_exit
 
 # The neurons of the hidden layers: LIF may spike in every step, AMOS at most once.
 CODINGS = {"latency": "lif", "amos": "amos"}
-# Of training samples: moved by a few pixels, and with "flip" half of them mirrored, too.
-AUGMENTATIONS = ("none", "shift", "flip")
 STATE_FORMAT = "edgesnn-training"
 STATE_VERSION = 1
 WEIGHT_DECAY = 1e-2
 WARM_UP = 0.15
 CLIP = 5.0
-SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
 SMALL_SET = 5000  # below: a larger share is held out, and the epochs grow to MIN_STEPS
 MIN_STEPS = 900
 SMALL_VAL_FRACTION = 0.15
@@ -283,7 +281,8 @@ class _Run:
         self.val_x, self.val_y = data.x[held], data.y[held]
         self.batch = min(options.batch, len(kept))
         self.steps_per_epoch = len(kept) // self.batch
-        self.shift = min(data.shape[:2]) // SHIFT_SHARE
+        self.shift = shift_reach(data.shape)
+        check_augmentation(options.augment, data.dtype, data.shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.net = SpikingNetwork(
@@ -474,26 +473,6 @@ def _copied(net: SpikingNetwork) -> dict[str, Tensor]:
 
 def _finite(state: dict[str, Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
-
-
-def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator) -> Tensor:
-    """uint8[N, C, H, W] changed as `kind` of AUGMENTATIONS says."""
-    if kind == "none":
-        return x
-    x = shifted(x, reach, random)
-    if kind == "flip":
-        mirrored = torch.rand(len(x), generator=random) < 0.5
-        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-    return x
-
-
-def shifted(x: Tensor, reach: int, random: torch.Generator) -> Tensor:
-    """Every sample of [N, C, H, W] moved by up to `reach` samples each way, zeros moving in."""
-    n, _, height, width = x.shape
-    padded = torch.nn.functional.pad(x, (reach, reach, reach, reach))
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, 2r+1, 2r+1, H, W], a view
-    by = torch.randint(0, 2 * reach + 1, (2, n), generator=random)
-    return windows[torch.arange(n), :, by[0], by[1]]
 
 
 def _report(run: _Run, test_set: Dataset) -> dict[str, Any]:

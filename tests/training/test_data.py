@@ -228,26 +228,59 @@ def test_a_users_archive(tmp_path: Path) -> None:
     assert np.array_equal(data.x, good()["x_train"])
 
 
+def with_value(row: int, value: float) -> np.ndarray:
+    x = np.zeros((12, 5, 4, 3))
+    x[row:, 2] = value
+    return x
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_test": np.zeros((12, 5, 4, 3))}, "float64, not uint8"),
-        ({"x_test": np.zeros((12, 5), np.uint8)}, "shape"),
-        ({"y_test": np.zeros(11, np.int64)}, "labels"),
+        ({"x_test": np.zeros((12, 5, 4, 3))}, "x_test is float64: uint8, int8, int16"),
+        ({"x_test": with_value(7, np.nan)}, r"x_test is float64 \(row 7 holds NaN\): uint8"),
+        ({"x_test": with_value(3, -np.inf)}, r"\(row 3 holds infinity\)"),
+        ({"x_test": np.zeros((12, 5, 4, 3), np.uint16)}, "x_test is uint16: uint8, int8, int16"),
+        ({"x_test": np.zeros((12, 5, 4, 3), bool)}, "x_test is bool"),
+        ({"x_test": np.zeros((12, 5), np.uint8), "x_train": None}, "shape"),
+        ({"x_test": np.zeros((0, 5, 4, 3), np.uint8)}, "of one and more"),
+        (
+            {"x_test": np.zeros((12, 5, 5, 3), np.uint8)},
+            r"x_train are uint8 \(5, 4, 3\), of x_test",
+        ),
+        ({"x_test": np.zeros((12, 5, 4, 3), np.int16)}, "of x_test int16"),
+        ({"y_test": np.zeros(11, np.int64)}, "x_test has 12 rows, y_test has 11"),
+        ({"y_test": np.array([0.0, np.nan, 1.0])}, r"float64\(3,\) \(row 1 holds NaN\)"),
         ({"y_test": np.zeros(12)}, "labels"),
-        ({"y_test": np.full(12, -1)}, "from -1"),
-        ({"y_test": np.full(12, 9), "class_names": np.array(["a", "b"])}, "2 classes"),
+        ({"y_test": np.full(12, -1)}, "row 0 of y_test has label -1, outside 0...2"),
+        ({"y_train": np.where(np.arange(12) == 5, -2, 0)}, "row 5 of y_train has label -2"),
+        ({"y_test": np.full(12, 2), "class_names": np.array(["a", "b"])}, "2 classes"),
+        (
+            {"class_names": np.array(["a", "b", "c", "cat"])},
+            r"class 3 \(cat\) has no sample in y_tr",
+        ),
+        ({"y_test": np.full(12, 4)}, "class 3 has no sample in y_train"),
         ({"x_test": None}, "no array x_test"),
         ({"y_test": np.array([object()] * 12)}, "not a readable"),
+        ({"x_train": np.array([object()] * 12)}, "of x_test uint8"),
         ({"y_train": np.full(12, -1).astype(np.uint32)}, "label 4294967295"),
-        ({"y_test": np.full(12, 60_000_000)}, "label 60000000"),
+        ({"y_test": np.full(12, 60_000_000)}, "row 0 of y_test has label 60000000"),
         ({"y_train": np.full(12, 2**64 - 1, np.uint64)}, "label"),
         (
-            {"y_test": np.full(12, 2**64 - 1, np.uint64), "class_names": np.array(["a", "b"])},
-            "2 classes",
+            {"y_test": np.full(12, 2**64 - 1, np.uint64), "class_names": np.array(list("abc"))},
+            "3 classes",
         ),
         ({"class_names": np.array(["a\nb", "c", "d"])}, "printable"),
-        ({"x_test": np.zeros(12, [("a", "u1")])}, "not uint8"),
+        ({"x_test": np.zeros(12, [("a", "u1")])}, "uint8, int8, int16"),
+        ({"layout": np.array("CHWN")}, "'CHWN', not one of NHW, NHWC, NCHW, NCL"),
+        ({"layout": np.array(["NHWC", "NCHW"])}, "not one of"),
+        ({"layout": np.array("NCL")}, "its layout NCL 3 axes"),
+        ({"scale": np.array(0.0)}, "scale is 0.0, not one number above 0"),
+        ({"scale": np.array(np.nan)}, "scale is nan"),
+        ({"scale": np.array([1.0, 2.0])}, "scale"),
+        ({"scale": np.array("big")}, "scale is big"),
+        ({"zero_point": np.array(256)}, r"zero_point is 256, not one uint8 \(0...255\)"),
+        ({"zero_point": np.array(0.5)}, "zero_point is 0.5"),
     ],
 )
 def test_bad_archives(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -14,11 +14,12 @@ import torch
 from edgesnn.checkpoint import load_checkpoint, load_graph
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import load
+from edgesnn.data.augment import shifted
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training import train as module
 from edgesnn.training.evaluate_float import evaluate
-from edgesnn.training.train import shifted, train
+from edgesnn.training.train import train
 
 
 def run(out: Path, **changes: Any) -> dict[str, Any]:

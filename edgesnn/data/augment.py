@@ -1,0 +1,94 @@
+"""Samples changed at random while training, so that a net sees each one only once."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+# Each does what those before it do, except that the last two are alternatives: samples moved by a
+# few pixels; half of them mirrored, too; then changed by a policy of image operations.
+AUGMENTATIONS = ("none", "shift", "flip", "randaugment", "autoaugment")
+POLICIES = ("randaugment", "autoaugment")
+SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
+# kornia draws the operations of a policy once a call: so many samples share theirs.
+GROUP = 8
+RAND_OPERATIONS, RAND_MAGNITUDE = 2, 9  # Cubuk et al. 2020: N and M, M of 30
+
+
+def shift_reach(shape: tuple[int, int, int]) -> int:
+    """How far samples (H, W, C) are moved: 1/14 of the shorter side, of the length of a signal."""
+    height, width, _ = shape
+    return (width if height == 1 else min(height, width)) // SHIFT_SHARE
+
+
+def check_augmentation(kind: str, dtype: str, shape: tuple[int, int, int]) -> None:
+    """UsageError unless `kind` is one of AUGMENTATIONS and suits samples (H, W, C) of that dtype."""
+    if kind not in AUGMENTATIONS:
+        raise UsageError(f"unknown augment {kind!r}: one of {', '.join(AUGMENTATIONS)}")
+    height, _, channels = shape
+    if kind == "flip" and height == 1:
+        raise UsageError("augment flip is for images: a mirrored signal is another signal")
+    if kind in POLICIES and (dtype != "uint8" or channels not in (1, 3) or height == 1):
+        size = "x".join(map(str, shape))
+        raise UsageError(
+            f"augment {kind} takes uint8 images of 1 or 3 channels, not {dtype} {size}; "
+            "choose shift or none"
+        )
+
+
+def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator, fill: int = 0) -> Tensor:
+    """Raw [N, C, H, W] changed as `kind` of AUGMENTATIONS says; `fill` (the zero point) moves in."""
+    n, channels, height, width = x.shape
+    check_augmentation(kind, str(x.dtype).removeprefix("torch."), (height, width, channels))
+    if kind == "none":
+        return x
+    x = shifted(x, reach, random, fill)
+    if kind != "shift":
+        mirrored = torch.rand(n, generator=random) < 0.5
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    return _by_policy(x, kind, random) if kind in POLICIES else x
+
+
+def shifted(x: Tensor, reach: int, random: torch.Generator, fill: int = 0) -> Tensor:
+    """Every sample of [N, C, H, W] moved by up to `reach` samples each way, `fill` moving in.
+
+    Samples of height 1 (signals) are moved along the width only.
+    """
+    n, _, height, width = x.shape
+    down = 0 if height == 1 else reach
+    padded = torch.nn.functional.pad(x, (reach, reach, down, down), value=fill)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, 2r+1, 2r+1, H, W], a view
+    by = torch.randint(0, 2 * reach + 1, (2, n), generator=random)
+    return windows[torch.arange(n), :, by[0].clamp(max=2 * down), by[1]]
+
+
+def _by_policy(x: Tensor, kind: str, random: torch.Generator) -> Tensor:
+    """RandAugment (Cubuk et al. 2020) or AutoAugment's policy for CIFAR-10 (2019), by kornia.
+
+    kornia draws from torch's global generator: it is seeded from `random` here and put back after.
+    """
+    policy = _policy(kind)
+    seed = int(torch.randint(2**62, (), generator=random))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        images = x.to(torch.float32).div_(255.0)
+        parts = [policy(part) for part in images.split(GROUP)]
+        return torch.cat(parts).clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+
+
+@functools.cache
+def _policy(kind: str) -> Any:
+    try:
+        from kornia.augmentation.auto import AutoAugment, RandAugment
+    except ImportError:
+        raise EdgesnnError(
+            f"augment {kind}: kornia is missing; pip install 'edgesnn[train]' brings it"
+        ) from None
+    if kind == "autoaugment":
+        return AutoAugment("cifar10", transformation_matrix_mode="skip")
+    return RandAugment(RAND_OPERATIONS, RAND_MAGNITUDE, transformation_matrix_mode="skip")
