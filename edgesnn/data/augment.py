@@ -76,9 +76,9 @@ def _by_policy(x: Tensor, kind: str, random: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**62, (), generator=random))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        images = x.to(torch.float32).div_(255.0)
-        parts = [policy(part) for part in images.split(GROUP)]
-        return torch.cat(parts).clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+        images = x.to(torch.float32).div_(255.0).expand(-1, 3, -1, -1)  # saturation wants colours
+        changed = torch.cat([policy(part) for part in images.split(GROUP)])
+        return changed[:, : x.shape[1]].clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
 
 
 @functools.cache

@@ -51,4 +51,7 @@ def _stored(path: Path) -> np.ndarray | None:
     data, digest = memoryview(raw)[:-_DIGEST], raw[-_DIGEST:]
     if hashlib.sha256(data).digest() != digest:
         return None
-    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    try:
+        return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    except ValueError:
+        return None
