@@ -33,6 +33,8 @@ from edgesnn.quantisation.integer import (
     straight_through,
 )
 
+KEPT_VALUES = 1 << 26  # spikes of a batch in an evaluation; as many membranes are kept beside them
+
 
 @dataclass
 class IntegerActivity:
@@ -276,7 +278,7 @@ class IntegerNetwork(nn.Module):
         return torch.stack(spikes), torch.stack(kept)
 
     def membranes(self, x: np.ndarray, batch: int = 250) -> np.ndarray:
-        """Output membranes int64[T, N, classes] of raw samples [N, H, W, C]."""
+        """Output membranes int64[T, N, classes] of raw samples [N, H, W, C], at most `batch` at a time."""
         out = [a.membranes for a in self._batches(x, batch)]
         return torch.cat(out, dim=1).to(torch.int64).cpu().numpy()
 
@@ -287,6 +289,9 @@ class IntegerNetwork(nn.Module):
         return Counts(*(np.concatenate([getattr(part, n) for part in parts]) for n in names))
 
     def _batches(self, x: np.ndarray, batch: int) -> Iterator[IntegerActivity]:
+        low = self._lower()
+        per_sample = low.program.timesteps * sum(map(ir.size, low.shapes.values()))
+        batch = max(1, min(batch, KEPT_VALUES // per_sample))
         with torch.no_grad():
             for start in range(0, len(x), batch):
                 yield self(x[start : start + batch], trace=True)
