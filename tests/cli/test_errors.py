@@ -141,8 +141,7 @@ def test_model_of_no_known_kind(run: Any, tmp_path: Path) -> None:
 
 
 def _npz(path: Path, x: np.ndarray) -> Path:
-    y = np.zeros(len(x), dtype=np.int64)
-    y[-1] = 4
+    y = np.maximum(np.arange(len(x)) - len(x) + 5, 0)  # the last is of class 4
     np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
     return path
 
