@@ -13,20 +13,26 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.target import find_target
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgesnn.compiler.ir import Program
     from edgesnn.runtime.bundle import Bundle
 
 Say = Callable[[str], None]
 
 
-def train(net: str, data: str, out: Path | str | None = None, **options: Any) -> dict[str, Any]:
+def train(
+    net: str | nn.Module, data: str, out: Path | str | None = None, **options: Any
+) -> dict[str, Any]:
     """Train a network and write its checkpoint; the report of `edgesnn.training.train.train`.
 
-    out: default ./<net>-<data>.pt. options: those of `edgesnn.training.train.train`.
+    net: a name, "file.py:factory" or a torch module. out: default ./<net>-<data>.pt. options: those of
+    `edgesnn.training.train.train`.
     """
+    from edgesnn.networks.resolve import label
     from edgesnn.training.train import train as run
 
-    path = Path(out) if out is not None else Path(f"{net}-{Path(data).stem}.pt")
+    path = Path(out) if out is not None else Path(f"{label(net)}-{Path(data).stem}.pt")
     report = run(net, data, path, **options)
     # The same form as in `run`: steps are counted from 1.
     steps = report["timesteps_histogram"]

@@ -50,86 +50,153 @@ def train(
     data: str,
     out: str | None = None,
     coding: str = "latency",
-    epochs: int | None = None,
-    seed: int = 0,
-    timesteps: int = 4,
-    batch: int = 100,
-    lr: float = 3e-3,
-    exit: str = "first-spike",
-    rate_penalty: float | None = None,
+    encoder: str | None = None,
+    neuron: str | None = None,
+    reset: str | None = None,
+    leak: float | None = None,
+    v_threshold: float | None = None,
+    learn_leak: bool = False,
+    forced: bool = False,
+    surrogate: str | None = None,
+    surrogate_width: float | None = None,
+    neuron_mode: str | None = None,
+    output_leak: float | None = None,
+    exit: str | None = None,
+    loss: str | None = None,
+    loss_on: str | None = None,
+    temperature: float | None = None,
+    attach: bool = False,
+    confidence: float | None = None,
+    label_smoothing: float | None = None,
+    rate_penalty: str | None = None,
     early_penalty: float | None = None,
     encoder_bias: float | None = None,
-    encoder_grad: str = "edge",
+    encoder_grad: str | None = None,
+    paper_literal: bool = False,
+    timesteps: int = 4,
+    stages: str | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    schedule: str | None = None,
+    warm_up: float | None = None,
+    augment: str | None = None,
+    seed: int = 0,
     val_fraction: float | None = None,
-    augment: str = "shift",
+    target_accuracy: float | None = None,
+    target_steps: float | None = None,
+    weights: str | None = None,
+    quantise_aware: str | None = None,
+    qat_epochs: int | None = None,
+    device: str = "auto",
+    amp: bool = False,
+    compile: bool = False,
+    log: str | None = None,
+    log_format: str = "csv",
     data_dir: str | None = None,
     download: bool = False,
     resume: bool = False,
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Train a network for latency and write a checkpoint.
+    """Train a network for latency and write a checkpoint (docs/TRAINING.md explains every option).
 
     Args:
-        net: mcu-mlp, mcu-lenet-s or mcu-lenet.
-        data: digits, mnist, fashion-mnist, or the path of an .npz.
+        net: A named network, such as mcu-mlp or mcu-lenet-s, or file.py:factory of your own.
+        data: digits, mnist, fashion-mnist ..., or the path of an .npz (docs/DATA.md).
         out: The checkpoint; default ./<net>-<data>.pt.
-        coding: latency (hidden neurons may spike in every step) or amos (at most once).
-        epochs: Passes over the train split; default: the net's own.
-        seed: Decides initial weights, order and shifts.
-        timesteps: T, the steps an inference has at most.
-        batch: Samples per optimiser step.
-        lr: Peak learning rate.
-        exit: first-spike (an output membrane reaches a value) or margin (the top two differ by it).
-        rate_penalty: Weight of the penalty on hidden spikes; default: the net's own.
+        coding: latency, amos (at most one spike a neuron), rate or direct: sets options left out below.
+        encoder: latency (learned spike times), raw (the samples' own) or direct (constant currents).
+        neuron: lif, if, amos or psn (psn trains only).
+        reset: soft or hard (lif, if).
+        leak: Share of the membrane that is left after a step; default 0.5.
+        v_threshold: Threshold of the hidden neurons; default 1.
+        learn_leak: Learn one leak a layer.
+        forced: amos neurons fire in the last step at the latest.
+        surrogate: triangle, rectangle, atan or sigmoid.
+        surrogate_width: Its width; default 1.
+        neuron_mode: auto, loop or parallel, for amos.
+        output_leak: Leak of the output membranes; default 0.5, for rate exits 1.
+        exit: first-spike, margin (the top two differ by it), selector (leaks learned by class) or rate.
+        loss: tad, tet, mean-ce or selector; default tad, for rate and selector exits their own.
+        loss_on: membrane or current of the output.
+        temperature: Of TAD's weights; default 2.
+        attach: Let gradients through TAD's weights.
+        confidence: The membrane at which the selector loss takes a sample as decided; default 4.
+        label_smoothing: Share of the target spread over all classes.
+        rate_penalty: Weight of the penalty on hidden spikes, or conv=0.1,dense=0.02 by layer.
         early_penalty: Weight of the penalty on encoder spikes in step 1; default: the net's own.
         encoder_bias: Initial bias of the encoder's batch norm; below 0 for fewer, later spikes.
         encoder_grad: edge or straight-through.
+        paper_literal: As the papers have it, for comparison.
+        timesteps: T, the steps an inference has at most.
+        stages: Time steps of incremental training, such as 1,2,4.
+        epochs: Passes over the train split; default: the net's own.
+        batch: Samples per optimiser step, of all processes together.
+        lr: Peak learning rate.
+        schedule: one-cycle or cosine.
+        warm_up: Share of the steps in which the rate rises; default 0.15, for cosine 0.05.
+        augment: none, shift, flip (and shift), randaugment or autoaugment.
+        seed: Decides initial weights, order and augmentation.
         val_fraction: Share of train held out to choose the epoch and the exit's value.
-        augment: none, shift (by a few pixels) or flip (shift, and half of the samples mirrored).
+        target_accuracy: Choose the fewest steps that reach it on validation, such as 0.99.
+        target_steps: Choose the best accuracy with at most so many mean steps.
+        weights: int8, int6, int4, ternary or power-of-two: what the net is lowered to.
+        quantise_aware: auto (fine-tune in integers if they lose accuracy), always or never.
+        qat_epochs: Epochs of that fine-tuning; default 5.
+        device: auto, cpu or cuda.
+        amp: Compute in bfloat16 where it is safe.
+        compile: Use torch.compile.
+        log: Folder for figures of every epoch.
+        log_format: csv or tensorboard.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         download: Fetch the data set if it is not there.
         resume: Go on with an interrupted run.
         threads: Processor threads.
         json: Print the report as one JSON object.
     """
+    given = {k: v for k, v in locals().items() if k not in ("net", "data", "out", "json")}
     from edgesnn import api
 
+    switches = ("learn_leak", "forced", "attach", "paper_literal", "amp", "compile")
+    options = {k: None if k in switches and v is False else v for k, v in given.items()}
+    for name in ("data_dir", "log"):
+        options[name] = Path(options[name]) if options[name] is not None else None
     with _quiet_stdout(json):
-        report = api.train(
-            net,
-            data,
-            out,
-            coding=coding,
-            epochs=epochs,
-            seed=seed,
-            timesteps=timesteps,
-            batch=batch,
-            lr=lr,
-            exit=exit,
-            rate_penalty=rate_penalty,
-            early_penalty=early_penalty,
-            encoder_bias=encoder_bias,
-            encoder_grad=encoder_grad,
-            val_fraction=val_fraction,
-            augment=augment,
-            data_dir=Path(data_dir) if data_dir is not None else None,
-            download=download,
-            resume=resume,
-            threads=threads,
-        )
+        report = api.train(net, data, out, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return None  # one of several processes: the first one prints
     if json:
         return _print_json(report)
+    integer = report["integer"]
     _pairs(
         f"{net} on {data}",
         [
+            ("kept epoch", f"{report['best_epoch']} of {report['epochs']}"),
+            ("validation accuracy", _percent(report["val_accuracy"])),
             ("test accuracy (float)", _percent(report["accuracy"])),
-            ("mean timesteps", f"{report['mean_timesteps']:.3f} of {timesteps}"),
-            ("exit", f"{report['exit']} at {report['threshold']:g}"),
+            *_integer_rows(integer),
+            ("mean timesteps", f"{report['mean_timesteps']:.3f} of {report['timesteps']}"),
+            ("exit", _exit_used(report)),
             ("parameters", f"{report['parameters']:,}"),
             ("checkpoint", report["out"]),
         ],
     )
+
+
+def _integer_rows(integer: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What training found out about the integers, for its table."""
+    if integer is None:
+        return [("test accuracy (integer)", "none: psn neurons cannot be compiled")]
+    how = ", fine-tuned" if integer["quantise_aware"] else ""
+    return [(f"test accuracy ({integer['weights']}{how})", _percent(integer["accuracy"]))]
+
+
+def _exit_used(report: dict[str, Any]) -> str:
+    if report["exit"] == "rate":
+        return "rate, after all steps"
+    missed = "" if report["target_met"] else " (the target was not reached on validation)"
+    return f"{report['exit']} at {report['threshold']:g}{missed}"
 
 
 def calibrate(
