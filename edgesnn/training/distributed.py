@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -115,11 +114,32 @@ def _environment(name: str, default: int) -> int:
         raise UsageError(f"{name}={text} is not a number; start the processes with torchrun") from None
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; each one's gradient is the sum of all theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = x.clone()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        out = grad.clone()
+        dist.all_reduce(out)
+        return out
+
+
+def total_of(x: Tensor) -> Tensor:
+    """The differentiable sum over the processes, over gloo as over nccl."""
+    out: Tensor = _Sum.apply(x)
+    return out
+
+
 class GlobalNorm(_BatchNorm):
     """Batch norm with the statistics of the whole batch of all processes, on CPU as on CUDA.
 
-    torch's SyncBatchNorm needs CUDA. Mean and variance are sums over the processes by a differentiable
-    all-reduce; parameters, buffers and their names are those of the norm it replaces.
+    torch's SyncBatchNorm needs CUDA. Mean and variance are differentiable sums over the processes; parameters, buffers and their names are those of the norm it replaces.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -139,11 +159,11 @@ class GlobalNorm(_BatchNorm):
         axes = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = all_reduce(torch.cat([x.sum(axes), count]))
+        sums = total_of(torch.cat([x.sum(axes), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         centred = x - mean.view(shape)
-        var = all_reduce(centred.square().sum(axes)) / total
+        var = total_of(centred.square().sum(axes)) / total
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)

@@ -126,7 +126,6 @@ class Run:
         if self.world.size > 1:
             forward = nn.parallel.DistributedDataParallel(
                 forward,
-                broadcast_buffers=False,  # the norms are the same everywhere already
                 find_unused_parameters=len(self.stages.steps) > 1,  # a leak is not used in one step
             )
         return torch.compile(forward) if self.options.compile else forward
