@@ -30,7 +30,7 @@ EXTRAS = {
     "kornia": "train",
     "matplotlib": "train",
     "PIL": "train",
-    "tensorboard": "train",
+    "tensorboard": "log",
     "tvm": "compile",
     "tvm_ffi": "compile",
     "elftools": "compile",
@@ -1092,7 +1092,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read standard output has left; nothing more can be said there, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except OSError as e:  # files are met where they are used; what is left is a full or closed output
+    except (
+        OSError
+    ) as e:  # files are met where they are used; what is left is a full or closed output
         if debug:
             raise
         _fail(f"cannot write {e.filename or 'standard output'}: {e.strerror or e}")

@@ -111,7 +111,9 @@ def _environment(name: str, default: int) -> int:
     try:
         return int(text) if text else default
     except ValueError:
-        raise UsageError(f"{name}={text} is not a number; start the processes with torchrun") from None
+        raise UsageError(
+            f"{name}={text} is not a number; start the processes with torchrun"
+        ) from None
 
 
 class _Sum(torch.autograd.Function):
@@ -181,5 +183,3 @@ def share_norms(net: nn.Module) -> None:
             setattr(net, name, GlobalNorm(child))
         else:
             share_norms(child)
-
-

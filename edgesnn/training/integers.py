@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from edgesnn.checkpoint import Checkpoint, to_graph
+from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.quantisation.aware import fine_tune
 from edgesnn.quantisation.fold import tuned_checkpoint
 from edgesnn.quantisation.network import IntegerNetwork, integer_network
 from edgesnn.training.objective import decision_loss
 from edgesnn.training.options import Options
+from edgesnn.training.select import select_exit
 
 TOLERANCE = 0.002  # accuracy lost to integers that is not worth fine-tuning
 NOISE = 3  # nor are so many samples of a small validation split
@@ -97,13 +99,34 @@ def with_integers(
         loss=loss,
         progress=lambda epoch, value: say(f"integers, epoch {epoch}  loss {value:.4f}"),
     )
-    result = Lowered(
-        tuned_checkpoint(checkpoint, tuned.cpu()), tuned, accuracy_of(tuned, held)[0], tuned=True
-    )
+    result = _read_again(tuned_checkpoint(checkpoint, tuned), tuned, options, held)
     if options.quantise_aware == "auto" and result.accuracy <= plain.accuracy:
         say(f"fine-tuning did not help ({100 * result.accuracy:.2f} %): the net stays as it was")
         return plain
     return result
+
+
+def _read_again(
+    checkpoint: Checkpoint, tuned: IntegerNetwork, options: Options, held: Split
+) -> Lowered:
+    """A fine-tuned net with its exit chosen anew on what its integers do on validation."""
+    if options.exit != "rate" and not options.paper_literal:
+        with torch.no_grad():
+            scale = tuned(held[0][:1]).scale
+        # In units of the float network, in which a checkpoint has its exit's value.
+        chosen = select_exit(
+            tuned.membranes(held[0]) * scale,
+            held[1],
+            options.exit,
+            accuracy=options.target_accuracy or None,
+            steps=options.target_steps or None,
+        )
+        readout = ReadoutSpec(options.exit, chosen.value)
+        checkpoint = replace(checkpoint, readout=readout)
+        network = lowered(checkpoint, options)
+        assert network is not None
+        tuned = network.to(next(tuned.parameters()).device)
+    return Lowered(checkpoint, tuned, accuracy_of(tuned, held)[0], tuned=True)
 
 
 def tuned_leak(checkpoint: Checkpoint, like: Tensor) -> Tensor | float:
@@ -122,6 +145,7 @@ def summary(low: Lowered, options: Options, test: Split) -> dict[str, Any]:
     return {
         "weights": options.weights,
         "quantise_aware": low.tuned,
+        "threshold": low.checkpoint.readout.value,
         "val_accuracy": low.accuracy,
         "accuracy": accuracy,
         "mean_timesteps": steps,

@@ -90,6 +90,6 @@ def _writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise EdgesnnError(
-            "log-format tensorboard: tensorboard is missing; pip install 'edgesnn[train]' brings it"
+            "log-format tensorboard: tensorboard is missing; pip install 'edgesnn[log]' brings it"
         ) from None
     return SummaryWriter

@@ -99,7 +99,11 @@ class Options:
                 raise UsageError(f"unknown {_dashes(name)} {value!r}: one of {', '.join(choices)}")
         for name, (least, most) in WHOLE.items():
             number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+            if (
+                not isinstance(number, int)
+                or isinstance(number, bool)
+                or not least <= number <= most
+            ):
                 raise UsageError(
                     f"{_dashes(name)} {number!r} is not a whole number from {least} to {most}"
                 )

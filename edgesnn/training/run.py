@@ -164,8 +164,10 @@ class Run:
         self._save()
         self._write_log()
         of = f" of the first {steps}" if steps < self.net.spec.timesteps else ""
-        exit = self.options.exit if self.options.exit == "rate" else (
-            f"{self.options.exit} {chosen.value:g}"
+        exit = (
+            self.options.exit
+            if self.options.exit == "rate"
+            else (f"{self.options.exit} {chosen.value:g}")
         )
         bar.say(
             f"epoch {self.epoch}/{self.options.epochs}  loss {loss:.4f}  validation "
@@ -184,9 +186,7 @@ class Run:
         for i in range(self.steps_per_epoch):
             chosen = order[i * self.batch : (i + 1) * self.batch]
             # Changed before it is shared out: the random numbers are those of a single process.
-            raw = augmented(
-                self.x[chosen], options.augment, self.shift, random, data.zero_point
-            )
+            raw = augmented(self.x[chosen], options.augment, self.shift, random, data.zero_point)
             raw, targets = self.world.slice(raw), self.world.slice(self.y[chosen])
             # Rank r's mean counts as its share of the batch; gradients are averaged over the ranks.
             share = len(raw) * self.world.size / self.batch

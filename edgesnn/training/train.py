@@ -68,7 +68,7 @@ def train(
     kept). All of that which does not depend on the data is found before it is loaded.
     """
     out = Path(out)
-    state_path = out.with_name(out.name + ".resume")
+    state_path = out.parent / f"{out.name}.resume"
     device = _device(device)
     with joined(device) as world:
         chosen, table, figures = world.together(

@@ -15,14 +15,16 @@ from edgesnn.checkpoint import load_checkpoint
 from edgesnn.data import load
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import NETWORKS, network_spec
+from edgesnn.training import objective, options
+from edgesnn.training import run as running
 from edgesnn.training import train as module
 from edgesnn.training.select import Chosen
 from edgesnn.training.train import train
 
 
 def run(out: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {"epochs": 3, "threads": 1, "progress": False}
-    return train("mcu-mlp", "digits", out, **{**options, **changes})
+    given: dict[str, Any] = {"epochs": 3, "threads": 1, "progress": False}
+    return train("mcu-mlp", "digits", out, **{**given, **changes})
 
 
 def samples_of(x: np.ndarray) -> list[bytes]:
@@ -93,26 +95,30 @@ def test_the_best_epoch_is_kept(
 ) -> None:
     """By validation accuracy, equal ones by validation loss; its weights and its exit."""
     states: list[dict[str, torch.Tensor]] = []
-    tad = module.tad_loss
+    tad = objective.tad_loss
 
-    def loss(membranes: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return tad(membranes, y) if membranes.requires_grad else torch.tensor(losses[len(states)])
+    def loss(membranes: torch.Tensor, y: torch.Tensor, **kept: Any) -> torch.Tensor:
+        return (
+            tad(membranes, y, **kept)
+            if membranes.requires_grad
+            else torch.tensor(losses[len(states)])
+        )
 
-    def select(*_: object) -> Chosen:
+    def select(*_: object, **__: object) -> Chosen:
         epoch = len(states)
         return Chosen(1.0 + epoch, accuracies[epoch], 1.0)
 
-    validate = module._Run._validate
+    validate = running.Run._validate
 
-    def validated(self: Any) -> Chosen:
-        chosen = validate(self)
+    def validated(self: Any, outputs: Any) -> Chosen:
+        chosen = validate(self, outputs)
         states.append({k: v.clone() for k, v in self.net.state_dict().items()})
         return chosen
 
-    monkeypatch.setattr(module, "tad_loss", loss)
-    monkeypatch.setattr(module, "select_exit", select)
-    monkeypatch.setattr(module._Run, "_validate", validated)
-    report = run(tmp_path / "net.pt", epochs=4)
+    monkeypatch.setattr(objective, "tad_loss", loss)
+    monkeypatch.setattr(running, "select_exit", select)
+    monkeypatch.setattr(running.Run, "_validate", validated)
+    report = run(tmp_path / "net.pt", epochs=4, quantise_aware="never")
     found = load_checkpoint(tmp_path / "net.pt")
     assert (report["best_epoch"], report["val_accuracy"]) == (best, accuracies[best - 1])
     assert found.readout.value == float(best)
@@ -163,11 +169,11 @@ def test_gradients_are_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         grads = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
         return float(torch.stack([g.norm() for g in grads]).norm())
 
-    tad = module.tad_loss
-    monkeypatch.setattr(module, "tad_loss", lambda u, y: 1e4 * tad(u, y))
+    tad = objective.tad_loss
+    monkeypatch.setattr(objective, "tad_loss", lambda u, y, **k: 1e4 * tad(u, y, **k))
     norms = watch_steps(monkeypatch, norm)
     run(tmp_path / "net.pt", epochs=1)
-    assert norms == pytest.approx([module.CLIP] * len(norms), rel=1e-3)
+    assert norms == pytest.approx([options.CLIP] * len(norms), rel=1e-3)
 
 
 @pytest.mark.parametrize("net", NETWORKS)
@@ -187,12 +193,12 @@ def test_a_run_starts_with_its_encoder_bias(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bias: float | None
 ) -> None:
     found: list[set[float]] = []
-    fit = module._Run.fit
+    fit = running.Run.fit
 
     def spied(self: Any, show: bool) -> None:
         found.append(set(self.net.norm["encoder"].bias.tolist()))
         fit(self, show)
 
-    monkeypatch.setattr(module._Run, "fit", spied)
+    monkeypatch.setattr(running.Run, "fit", spied)
     run(tmp_path / "net.pt", epochs=1, encoder_bias=bias)
     assert found == [{NETWORKS["mcu-mlp"].recipe.encoder_bias if bias is None else bias}]

@@ -17,6 +17,7 @@ from edgesnn.data import load
 from edgesnn.data.augment import shifted
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.training import run as running
 from edgesnn.training import train as module
 from edgesnn.training.evaluate_float import evaluate
 from edgesnn.training.train import train
@@ -72,14 +73,14 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 def interrupt_in(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Ctrl-C during the given epoch (0 is the first)."""
-    whole = module._Run._epoch
+    whole = running.Run._epoch
 
     def broken(self: Any, bar: Any) -> float:
         if self.epoch == epoch:
             raise KeyboardInterrupt
         return whole(self, bar)
 
-    monkeypatch.setattr(module._Run, "_epoch", broken)
+    monkeypatch.setattr(running.Run, "_epoch", broken)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(
@@ -129,13 +130,13 @@ def test_an_older_net_stays_until_there_is_a_result(
     run(out, epochs=2)
     old = out.read_bytes()
     kept = []
-    epoch = module._Run._epoch
+    epoch = running.Run._epoch
 
     def watched(self: Any, bar: Any) -> float:
         kept.append(out.read_bytes() == old)
         return epoch(self, bar)
 
-    monkeypatch.setattr(module._Run, "_epoch", watched)
+    monkeypatch.setattr(running.Run, "_epoch", watched)
     assert "nothing was changed" in interrupted_run(out, monkeypatch, 0, seed=5)
     assert out.read_bytes() == old
     run(out, epochs=3, seed=5)
@@ -148,13 +149,13 @@ def test_ctrl_c_leaves_the_best_net_of_this_run(
 ) -> None:
     run(tmp_path / "whole.pt", epochs=2)
     best: list[dict[str, torch.Tensor]] = []
-    save = module._Run._save
+    save = running.Run._save
 
     def watched(self: Any) -> None:
         save(self)
         best.append(dict(self.best_state))
 
-    monkeypatch.setattr(module._Run, "_save", watched)
+    monkeypatch.setattr(running.Run, "_save", watched)
     interrupted_run(tmp_path / "whole.pt", monkeypatch, 2, epochs=4, seed=9)
     found = load_checkpoint(tmp_path / "whole.pt").state
     assert len(best) == 2
@@ -188,14 +189,14 @@ def test_a_foreign_state_is_not_replaced(tmp_path: Path, resume: bool) -> None:
 def test_ctrl_c_right_after_a_state_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = module._Run._save
+    save = running.Run._save
 
     def broken(self: Any) -> None:
         save(self)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Run, "_save", broken)
+        patch.setattr(running.Run, "_save", broken)
         with pytest.raises(EdgesnnError, match=r"after epoch 1 of 2.*--resume goes on"):
             run(tmp_path / "net.pt", epochs=2)
     load_graph(tmp_path / "net.pt")
@@ -203,7 +204,7 @@ def test_ctrl_c_right_after_a_state_was_written(
 
 
 def test_ctrl_c_in_the_final_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = module.save_checkpoint
+    save = running.save_checkpoint
     calls = []
 
     def broken(checkpoint: Any, path: Path) -> None:
@@ -215,6 +216,7 @@ def test_ctrl_c_in_the_final_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     whole = run(tmp_path / "whole.pt", epochs=2)
     with monkeypatch.context() as patch:
         patch.setattr(module, "save_checkpoint", broken)
+        patch.setattr(running, "save_checkpoint", broken)
         with pytest.raises(EdgesnnError, match=r"after epoch 2 of 2.*--resume goes on"):
             run(tmp_path / "net.pt", epochs=2)
     assert len(calls) == 2
@@ -223,7 +225,7 @@ def test_ctrl_c_in_the_final_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert same_weights(tmp_path / "whole.pt", tmp_path / "net.pt")
 
 
-@pytest.mark.parametrize("place", ["load", "_Run"])
+@pytest.mark.parametrize("place", ["load", "Run"])
 def test_ctrl_c_while_a_run_is_set_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -318,13 +320,13 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"net": "resnet"}, "mcu-lenet"),
+        ({"net": "gpt"}, "mcu-lenet"),
         ({"data": "cifar"}, "digits"),
-        ({"coding": "rate"}, "latency"),
+        ({"coding": "morse"}, "latency"),
         ({"exit": "vote"}, "margin"),
         ({"encoder_grad": "none"}, "straight-through"),
         ({"epochs": 0}, "epochs"),
-        ({"timesteps": 1}, "timesteps"),
+        ({"timesteps": 0}, "timesteps"),
         ({"batch": 0}, "batch"),
         ({"lr": 0.0}, "lr"),
         ({"seed": -1}, "seed"),
@@ -342,6 +344,25 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"encoder_bias": float("-inf")}, "encoder-bias"),
         ({"early_penalty": float("nan")}, "early-penalty"),
         ({"out": Path(".")}, "folder"),
+        ({"rate_penalty": "conv=much"}, "conv=0.1"),
+        ({"stages": "1,2"}, "stages"),
+        ({"stages": "4,x"}, "stages"),
+        ({"stages": "1,2,3,4", "epochs": 3}, "at least 4 epochs"),
+        ({"neuron": "if", "leak": 0.5}, "leak"),
+        ({"neuron": "amos", "reset": "hard"}, "reset"),
+        ({"exit": "rate", "output_leak": 0.5}, "output-leak"),
+        ({"loss": "selector"}, "selector"),
+        ({"encoder": "raw", "early_penalty": 1.0}, "raw"),
+        ({"target_accuracy": 0.9, "target_steps": 2.0}, "not both"),
+        ({"target_steps": 0.5}, "at least 1"),
+        ({"weights": "int3"}, "int4"),
+        ({"quantise_aware": "perhaps"}, "never"),
+        ({"schedule": "step"}, "cosine"),
+        ({"device": "tpu"}, "cuda"),
+        ({"surrogate_width": 0.0}, "surrogate-width"),
+        ({"amp": "yes"}, "amp"),
+        ({"log_format": "xml", "log": "x"}, "tensorboard"),
+        ({"speed": 3}, "no option 'speed'"),
     ],
 )
 def test_options_that_make_no_sense(
