@@ -141,7 +141,8 @@ def total_of(x: Tensor) -> Tensor:
 class GlobalNorm(_BatchNorm):
     """Batch norm with the statistics of the whole batch of all processes, on CPU as on CUDA.
 
-    torch's SyncBatchNorm needs CUDA. Mean and variance are differentiable sums over the processes; parameters, buffers and their names are those of the norm it replaces.
+    torch's SyncBatchNorm needs CUDA. Mean and variance are differentiable sums over the processes;
+    parameters, buffers and their names are those of the norm it replaces.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:

@@ -1,4 +1,4 @@
-"""After training: what the net does in integers, and fine-tuning with those integers where it loses accuracy."""
+"""After training: what the net does in integers, and fine-tuning with them where they lose accuracy."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def with_integers(
 ) -> Lowered | None:
     """Lower a trained net, fine-tuned on `kept` first if `quantise_aware` says so.
 
-    auto: if it loses more than 0.2 points (and three samples) of `float_accuracy` on the validation split `held`;
-    the fine-tuned net is then kept if it is better there. None for a net that has no integer form.
+    auto: if it loses more than 0.2 points (and three samples) of `float_accuracy` on validation (`held`); the
+    fine-tuned net is then kept if it is better there. None for a net that has no integer form.
     """
     network = lowered(checkpoint, options)
     if network is None:

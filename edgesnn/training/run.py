@@ -34,6 +34,7 @@ from edgesnn.training.schedule import learning_rate
 from edgesnn.training.select import Chosen, select_exit
 from edgesnn.training.state import write_state
 
+ALONE = World()
 NOTHING_KEPT = "interrupted before an epoch was complete; nothing was changed"
 
 
@@ -59,7 +60,7 @@ class Run:
         data: Dataset,
         out: Path,
         state_path: Path,
-        world: World = World(),
+        world: World = ALONE,
         log: Log | None = None,
     ) -> None:
         self.options = options

@@ -62,7 +62,7 @@ def write_state(path: Path, table: dict[str, Any]) -> None:
 
 
 def remove_leftovers(*paths: Path) -> None:
-    """Temporary files that a killed process left while it wrote one of `paths` (runtime/files.py names them)."""
+    """Temporary files that a killed process left while it wrote `paths` (named by runtime/files.py)."""
     for path in paths:
         name = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}")
         try:
