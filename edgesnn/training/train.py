@@ -26,7 +26,7 @@ from edgesnn.training.integers import summary, with_integers
 from edgesnn.training.logs import Log
 from edgesnn.training.options import Options, choose
 from edgesnn.training.run import NOTHING_KEPT, Run
-from edgesnn.training.select import SMALL_SET, SMALL_VAL_FRACTION
+from edgesnn.training.select import default_val_fraction
 from edgesnn.training.state import check_replaceable, check_state, read_state, remove_leftovers
 
 MIN_STEPS = 900  # a small set gets more epochs, until there are so many optimiser steps
@@ -148,8 +148,8 @@ def _set_up(
         raise EdgesnnError(
             f"{options.data}: train samples are {train_set.shape}, test samples {test_set.shape}"
         )
-    if given.get("val_fraction") is None and len(train_set) < SMALL_SET:
-        options = replace(options, val_fraction=SMALL_VAL_FRACTION)
+    if given.get("val_fraction") is None:
+        options = replace(options, val_fraction=default_val_fraction(len(train_set)))
     if given.get("epochs") is None:
         steps = max(1, round(len(train_set) * (1.0 - options.val_fraction)) // options.batch)
         options = replace(options, epochs=max(options.epochs, math.ceil(MIN_STEPS / steps)))

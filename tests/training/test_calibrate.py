@@ -220,8 +220,9 @@ def test_the_table_has_about_a_dozen_rows_with_the_choice() -> None:
 
 
 def test_what_is_held_out_by_default_is_what_training_holds_out() -> None:
-    assert select.default_val_fraction(training.SMALL_SET - 1) == training.SMALL_VAL_FRACTION
-    assert select.default_val_fraction(training.SMALL_SET) == training.VAL_FRACTION
+    assert training.default_val_fraction is select.default_val_fraction
+    assert select.default_val_fraction(select.SMALL_SET - 1) == select.SMALL_VAL_FRACTION
+    assert select.default_val_fraction(select.SMALL_SET) == select.VAL_FRACTION
 
 
 @pytest.mark.parametrize(
