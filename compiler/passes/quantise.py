@@ -152,8 +152,9 @@ def _spiking(
 ) -> tuple[ir.Lif | ir.Amos, np.ndarray]:
     leak = shift_terms(layer.leak)
     finest = form.scales(w, layer.v_threshold / form.limit)
-    scale = finest.copy()
+    grown = finest
     for _ in range(16):
+        scale = grown  # what the weights are rounded by is also what the threshold is
         p = _projection(layer.linear, layer.source, form.integers(w, scale))
         bias = _whole(b / scale, layer.name, "bias")
         below, above = (s * many for s in weight_sums(p))
@@ -161,7 +162,7 @@ def _spiking(
         excess = np.maximum(hi / INT16[1], lo / INT16[0])
         if np.all(excess <= 1) or np.any(scale * excess > finest * MAX_SCALE_GROWTH):
             break
-        scale = np.where(excess > 1, scale * excess * 1.001, scale)
+        grown = np.where(excess > 1, scale * excess * 1.001, scale)
     theta = _theta(layer.v_threshold / scale)
     if layer.reset == "amos":
         return ir.Amos(layer.name, (p,), leak, theta, bias, layer.forced), scale

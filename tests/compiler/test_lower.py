@@ -11,7 +11,7 @@ from edgesnn.compiler import graph as g
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import prove
 from edgesnn.compiler.interpret import Interpreter, windows
-from edgesnn.compiler.lower import lower
+from edgesnn.compiler.lower import lower, lower_with_units
 from edgesnn.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgesnn.compiler.passes.round_leaks import shift_terms, shift_value
 from edgesnn.compiler.passes.tighten_thresholds import tighten_thresholds
@@ -171,6 +171,19 @@ def test_hidden_membranes_are_fitted_into_int16() -> None:
     node = program.node("hidden")
     assert isinstance(node, ir.Lif)
     assert 50 < np.abs(node.projections[0].weight).max() < 127  # coarser, by no more than needed
+
+
+def test_weights_and_thresholds_share_a_scale_though_the_int16_fit_ends_early() -> None:
+    """Ternary weights of one size do not follow a slightly coarser scale: 16 attempts change nothing."""
+    w = np.full((1, 18267), 0.3)
+    layer = g.Spiking("hidden", "enc", g.Dense(w), leak=0.5)
+    enc = g.LatencyEncode("enc", "input", g.Dense(np.ones((18267, 1))))
+    out = g.Output("out", "hidden", g.Dense(np.ones((2, 1))))
+    graph = _graph(layers=(enc, layer, out), input=g.SampleInput((1, 1, 1)), timesteps=4)
+    program, units = lower_with_units(graph, weights="ternary")
+    node, scale = program.node("hidden"), units["hidden"].weight
+    assert isinstance(node, ir.Lif)
+    assert np.array_equal(node.projections[0].weight, weight_format("ternary").integers(w, scale))
 
 
 def test_average_pool_divides_the_next_weights() -> None:
