@@ -206,6 +206,9 @@ class _Checkpoint:
         known = self.checkpoint.report.get(name)
         if known is None or isinstance(known, bool) or not isinstance(known, int | float):
             return given
+        whole = isinstance(known, int) and 0 <= known < 2**31
+        if not (whole if name == "seed" else 0.0 < known <= 0.5):
+            raise EdgesnnError(f"{self.path} is a damaged checkpoint: report.{name} is {known!r}")
         if given is not None and given != known:
             flag = "--" + name.replace("_", "-")
             raise UsageError(

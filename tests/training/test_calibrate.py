@@ -269,6 +269,23 @@ def test_files_that_cannot_be_used(net: Path, program: Path, data: str, tmp_path
         calibrate(net, str(wide))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", float("nan")),
+        ("val_fraction", float("nan")),
+        ("val_fraction", 5.0),
+    ],
+)
+def test_a_report_whose_split_makes_no_sense(net: Path, data: str, name: str, value: float) -> None:
+    checkpoint = load_checkpoint(net)
+    save_checkpoint(replace(checkpoint, report={**checkpoint.report, name: value}), net)
+    with pytest.raises(EdgesnnError, match=f"damaged checkpoint: report.{name}"):
+        calibrate(net, data)
+
+
 def test_a_rate_readout_has_nothing_to_choose(trained: Path, data: str, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(trained)
     spec = replace(checkpoint.network, output_leak=1.0)
