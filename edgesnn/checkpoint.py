@@ -320,6 +320,9 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
             raise ValueError(f"{name} has values that are not finite")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise ValueError(f"{name} has negative values")
+    for part in ("input", "readout"):
+        if not isinstance(table[part], dict):
+            raise ValueError(f"{part} is not a table")
     scale = table["input"]["scale"]
     if not isinstance(scale, float) or not 0.0 < scale < float("inf"):
         raise ValueError(f"input.scale is {scale!r}, not a positive number")

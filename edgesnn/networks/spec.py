@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -35,7 +34,9 @@ LATENCY_ENCODERS = ("encode-conv", "encode-dense", "encode-raw")
 SPIKING = ("direct-conv", "direct-dense", "conv", "dense")  # layers with a population of neurons
 NEURONS = ("lif", "if", "amos", "psn")
 RESETS = ("soft", "hard")
+SURROGATES = ("triangle", "rectangle", "atan", "sigmoid")  # neurons/surrogate.py
 INPUT = "input"
+FLOAT32_MAX = 3e38  # networks compute in float32; about what that holds
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ class NeuronSpec:
             raise ValueError(f"leak {self.leak!r} is not in [0, 1]")
         if self.kind == "if" and (self.leak != 1.0 or self.learn_leak):
             raise ValueError("an if neuron does not leak: its leak is 1")
-        if not 0.0 < self.v_threshold < math.inf:
-            raise ValueError(f"v_threshold {self.v_threshold!r} is not positive")
-        if not 0.0 < self.width < math.inf:
-            raise ValueError(f"surrogate width {self.width!r} is not positive")
+        if not 0.0 < self.v_threshold < FLOAT32_MAX:
+            raise ValueError(f"v_threshold {self.v_threshold!r} is not positive and finite")
+        if not 0.0 < self.width < FLOAT32_MAX:
+            raise ValueError(f"surrogate width {self.width!r} is not positive and finite")
+        if self.surrogate not in SURROGATES:
+            raise ValueError(f"surrogate {self.surrogate!r}: one of {', '.join(SURROGATES)}")
         if self.reset not in RESETS:
             raise ValueError(f"reset {self.reset!r}: one of {', '.join(RESETS)}")
         if self.reset == "hard" and self.kind not in ("lif", "if"):
@@ -76,6 +79,13 @@ class NeuronSpec:
             raise ValueError("forced is for amos neurons")
         if self.learn_leak and self.kind not in ("lif", "amos"):
             raise ValueError(f"{self.kind} neurons have no leak to learn")
+
+
+def neuron_spec(neuron: str | NeuronSpec) -> NeuronSpec:
+    """A rule by its kind alone, or as it is."""
+    if isinstance(neuron, NeuronSpec):
+        return neuron
+    return NeuronSpec(neuron, leak=1.0) if neuron == "if" else NeuronSpec(neuron)
 
 
 @dataclass(frozen=True)
@@ -212,6 +222,12 @@ class NetworkSpec:
                 self.neuron_of(layer).check()
             except ValueError as error:
                 raise UsageError(f"layer {layer.name}: {error}") from None
+            if layer.kind in ENCODERS and self.neuron_of(layer).kind == "amos":
+                # The program's current encoder has resets only; better told before training than after.
+                raise UsageError(
+                    f"layer {layer.name}: direct coding has lif or if neurons, not amos; "
+                    "use a latency encoder, or other neurons"
+                )
 
     def _shape(self, layer: LayerSpec, sources: list[Shape]) -> Shape:
         height, width, channels = sources[0]
@@ -323,4 +339,7 @@ def _checked(plain: object, cls: type, what: str) -> dict[str, Any]:
         truth = isinstance(value, bool) and kind != "bool"
         if expected is not None and (not isinstance(value, expected) or truth):
             raise ValueError(f"{what}.{name} is {value!r}, not {kind}")
-    return dict(plain)
+    try:  # whole numbers in place of floats, too: later arithmetic may not hold them
+        return {k: float(v) if names[k] == "float" else v for k, v in plain.items()}
+    except OverflowError:
+        raise ValueError(f"{what} has a number larger than any float") from None

@@ -19,7 +19,7 @@ from edgesnn.compiler import graph as g
 from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import network_spec
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.errors import EdgesnnError, UsageError
 
 NAMES = tuple("0123456789")
 
@@ -304,6 +304,11 @@ LAYERS = ("network", "layers")
         (put(*LAYERS, 3, "pool", 2), "dense has no pool"),
         (put(*LAYERS, 4, "kernel", 2), "output has no kernel"),
         (put(*LAYERS, 1, "padding", 10**9), "padding"),
+        (put("network", "neuron", "v_threshold", 1e308), "v_threshold"),
+        (put("network", "neuron", "v_threshold", 10**400), "larger than any float"),
+        (put("network", "neuron", "surrogate", "cube"), "surrogate 'cube'"),
+        (put("input", torch.zeros(3)), "input is not a table"),
+        (put("readout", []), "readout is not a table"),
         (put("report", "x", torch.zeros(3)), "plain values"),
         (put("report", "x", [{"y": (1, 2)}]), "plain values"),
         (put("class_names", 0, "a\x1b[31m"), "10 names"),
@@ -363,3 +368,10 @@ def test_other_archives_and_code_are_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")  # a pickled class, not plain values
     with pytest.raises(EdgesnnError, match="not an edgesnn checkpoint"):
         load_graph(tmp_path / "module.pt")
+
+
+def test_direct_coding_into_amos_neurons_is_refused_before_training() -> None:
+    layers = (LayerSpec("direct-dense", "first", out=4), LayerSpec("output", "out", out=2))
+    spec = NetworkSpec("x", (2, 2, 1), 2, 4, layers, NeuronSpec("amos"))
+    with pytest.raises(UsageError, match="lif or if neurons, not amos"):
+        spec.shapes()
