@@ -29,7 +29,7 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 
 Row = dict[str, Any]
 Options = dict[str, Any]
-THRESHOLDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class Ablation:
@@ -153,7 +153,9 @@ def run(name: str, **base: Any) -> list[Row]:
     if name not in ABLATIONS:
         raise UsageError(f"unknown ablation {name!r}: one of {', '.join(ABLATIONS)}")
     with tempfile.TemporaryDirectory() as folder:
-        return ABLATIONS[name](Ablation(base, Path(folder)))
+        # Rounding is another question: the rows stay those of the float nets.
+        options = {"quantise_aware": "never", **base}
+        return ABLATIONS[name](Ablation(options, Path(folder)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

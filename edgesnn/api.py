@@ -5,7 +5,7 @@ Nothing heavy is imported here: each function imports torch or tvm when it is ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,9 @@ def train(
     net: a name, "file.py:factory" or a torch module. out: default ./<net>-<data>.pt. options: those of
     `edgesnn.training.train.train`.
     """
-    from edgesnn.networks.resolve import label
     from edgesnn.training.train import train as run
 
-    path = Path(out) if out is not None else Path(f"{label(net)}-{Path(data).stem}.pt")
-    report = run(net, data, path, **options)
+    report = run(net, data, checkpoint_path(net, data, out), **options)
     # The same form as in `run`: steps are counted from 1.
     steps = report["timesteps_histogram"]
     report["timesteps_histogram"] = {str(t): n for t, n in enumerate(steps, start=1)}
@@ -54,6 +52,20 @@ def calibrate(
     if out is None and path != Path(model).expanduser():
         raise UsageError(f"{model} comes with edgesnn and stays as it is; name an --out")
     return run(path, data, out=None if out is None else Path(out).expanduser(), **options)
+
+
+def checkpoint_path(net: str | nn.Module, data: str, out: Path | str | None) -> Path:
+    """Where `train` writes: `out`, else ./<net>-<data>.pt."""
+    from edgesnn.networks.resolve import label
+
+    return Path(out) if out is not None else Path(f"{label(net)}-{Path(data).stem}.pt")
+
+
+def check_report(folder: Path | str) -> None:
+    """Refuse a report's folder that holds anything else; asked before the work is done."""
+    from edgesnn.reports.report import check_folder
+
+    check_folder(Path(folder))
 
 
 def model_file(model: Path | str) -> Path:
@@ -91,6 +103,60 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
 
         return lower(load_graph(path), weights=weights or load_checkpoint(path).weights)
     raise UsageError(f"{path} is neither a .pt checkpoint nor an .esnn program nor a bundle")
+
+
+def evaluate(
+    model: Path | str,
+    data: str,
+    *,
+    split: str = "test",
+    samples: int | None = None,
+    form: str = "both",
+    weights: str | None = None,
+    report: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    advance: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> dict[str, Any]:
+    """What a checkpoint does on a split of `data`, in floating point and in integers (docs/EVALUATION.md).
+
+    form: float, integer or both, for a checkpoint; an .esnn or a bundle is run by the interpreter, by default
+    on the first 500 samples. report: a folder for report.json and plots.
+    """
+    from edgesnn.reports.report import (
+        check_folder,
+        evaluate_checkpoint,
+        evaluate_program,
+        write_report,
+    )
+
+    forms = {"float": ("float",), "integer": ("integer",), "both": ("float", "integer")}
+    if form not in forms:
+        raise UsageError(f"unknown form {form!r}: one of {', '.join(forms)}")
+    path, place = model_file(model), Path(data_dir) if data_dir is not None else None
+    folder = Path(report) if report is not None else None
+    if folder is not None:
+        check_folder(folder)
+    if path.suffix == ".pt" and not path.is_dir():
+        out = evaluate_checkpoint(
+            path,
+            data,
+            split=split,
+            samples=samples,
+            forms=forms[form],
+            weights=weights,
+            data_dir=place,
+        )
+    else:
+        if weights is not None or form == "float":
+            raise UsageError(f"{path} is integers already: --weights and float are for checkpoints")
+        out = evaluate_program(
+            load_program(path), data, split=split, samples=samples, data_dir=place, advance=advance
+        )
+    out["report"] = out["no_plots"] = None
+    if folder is not None:
+        _, out["no_plots"] = write_report(out, folder)
+        out["report"] = str(folder)
+    return out
 
 
 def compile(

@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
@@ -97,6 +98,7 @@ def train(
     download: bool = False,
     resume: bool = False,
     threads: int | None = None,
+    report: str | None = None,
     json: bool = False,
 ) -> None:
     """Train a network for latency and write a checkpoint (docs/TRAINING.md explains every option).
@@ -153,21 +155,44 @@ def train(
         download: Fetch the data set if it is not there.
         resume: Go on with an interrupted run.
         threads: Processor threads.
+        report: Folder for report.json and plots; default <out>-report without .pt, none for none.
         json: Print the report as one JSON object.
     """
-    given = {k: v for k, v in locals().items() if k not in ("net", "data", "out", "json")}
+    given = {**locals()}
+    for name in ("net", "data", "out", "report", "json"):
+        del given[name]
     from edgesnn import api
 
     switches = ("learn_leak", "forced", "attach", "paper_literal", "amp", "compile")
     options = {k: None if k in switches and v is False else v for k, v in given.items()}
     for name in ("data_dir", "log"):
         options[name] = Path(options[name]) if options[name] is not None else None
+    path = api.checkpoint_path(net, data, out)
+    folder = None if report == "none" else report or str(path.with_name(f"{path.stem}-report"))
     with _quiet_stdout(json):
-        report = api.train(net, data, out, **options)
-    if os.environ.get("RANK", "0") != "0":
-        return None  # one of several processes: the first one prints
+        if folder is not None:
+            api.check_report(folder)
+        trained = api.train(net, data, path, **options)
+        if os.environ.get("RANK", "0") != "0":
+            return None  # one of several processes: the first one prints
+        measured = _measured(trained, data, data_dir, folder)
     if json:
-        return _print_json(report)
+        return _print_json({**trained, "report": folder})
+    _print_training(net, data, trained)
+    _print_evaluation(measured)
+
+
+def _measured(
+    trained: dict[str, Any], data: str, data_dir: str | None, folder: str | None
+) -> dict[str, Any]:
+    """The full evaluation of what was trained, in both forms where it has both."""
+    from edgesnn import api
+
+    form = "both" if trained["integer"] is not None else "float"
+    return api.evaluate(trained["out"], data, form=form, report=folder, data_dir=data_dir)
+
+
+def _print_training(net: str, data: str, report: dict[str, Any]) -> None:
     integer = report["integer"]
     _pairs(
         f"{net} on {data}",
@@ -246,6 +271,59 @@ def calibrate(
     if json:
         return _print_json(report)
     _print_calibration(report)
+
+
+def evaluate(
+    model: str,
+    *,
+    data: str,
+    split: str = "test",
+    samples: int | None = None,
+    form: str = "both",
+    weights: str | None = None,
+    report: str | None = None,
+    data_dir: str | None = None,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Accuracy, steps, spikes and energy estimates of a checkpoint in floating point and in integers.
+
+    Args:
+        model: A .pt checkpoint or zoo:NAME; an .esnn program or a bundle runs in the interpreter.
+        data: digits, mnist, fashion-mnist ..., or the path of an .npz (docs/DATA.md).
+        split: test or train.
+        samples: The first N samples; default all, of a program or bundle 500 (the interpreter is slow).
+        form: float, integer or both, of a checkpoint.
+        weights: int8, int6, int4, ternary or power-of-two; default what it was trained for.
+        report: A folder for report.json and plots.
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
+        threads: Processor threads.
+        json: Print the report as one JSON object.
+    """
+    from edgesnn import api
+    from edgesnn.evaluate import counted
+
+    if threads is not None:
+        import torch
+
+        if threads < 1:
+            raise UsageError(f"threads {threads} is not at least 1")
+        torch.set_num_threads(threads)
+    with _quiet_stdout(json):
+        found = api.evaluate(
+            model,
+            data,
+            split=split,
+            samples=samples,
+            form=form,
+            weights=weights,
+            report=report,
+            data_dir=data_dir,
+            advance=counted,
+        )
+    if json:
+        return _print_json(found)
+    _print_evaluation(found)
 
 
 def compile(
@@ -689,6 +767,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     f.__name__: f
     for f in (
         train,
+        evaluate,
         calibrate,
         compile,
         run,
@@ -852,6 +931,59 @@ def _print_memory(about: dict[str, Any]) -> None:
             for n in about["nodes"]
         ],
     )
+
+
+def _print_evaluation(found: dict[str, Any]) -> None:
+    forms = found["forms"]
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("samples", lambda f: f"{f['samples']:,}"),
+        ("accuracy", lambda f: _percent(f["accuracy"])),
+        ("mean timesteps", lambda f: f"{f['mean_timesteps']:.3f} of {found['timesteps']}"),
+        ("stopped at step", lambda f: _histogram(f["timesteps_histogram"])),
+        ("no output spike", lambda f: f"{f['no_output_spike']:,}"),
+        ("spikes per hidden neuron", lambda f: _number(f["spikes_per_neuron"]["hidden"])),
+        ("synaptic operations", lambda f: f"{f['sops_mean']:,.0f}"),
+    ]
+    if "energy" in forms[0]:
+        rows += [
+            ("hardest class", lambda f: _hardest(f["accuracy_per_class"])),
+            ("energy, eq. 16 (estimate)", lambda f: f"{f['energy']['snn_pj'] / 1e6:.3f} uJ"),
+            ("  dense net, eq. 15", lambda f: f"{f['energy']['ann_pj'] / 1e6:.3f} uJ"),
+        ]
+        for name in forms[0]["energy"]["normalised"]:
+            label = f"  {name}, eq. 17, of no exit's"
+            rows.append((label, partial(_normalised, name)))
+    _out(f"{found['model']} on {found['data']}, {found['split']}")
+    _grid(
+        ("", *(f["form"] for f in forms)),
+        [(name, *(cell(f) for f in forms)) for name, cell in rows],
+    )
+    _grid(
+        ("layer", "kind", "neurons", "spikes per neuron", "synaptic operations"),
+        [
+            (
+                r["name"],
+                r["kind"],
+                f"{r['neurons']:,}",
+                "" if r["kind"] in ("output", "Accumulator") else f"{r['spikes_per_neuron']:.4f}",
+                f"{r['sops_mean']:,.0f}",
+            )
+            for r in forms[-1]["per_layer"]
+        ],
+    )
+    if found["no_plots"]:
+        _say(found["no_plots"])
+    if found["report"]:
+        _out(f"report: {found['report']}")
+
+
+def _normalised(chip: str, form: dict[str, Any]) -> str:
+    return _percent(form["energy"]["normalised"][chip])
+
+
+def _hardest(classes: dict[str, float]) -> str:
+    name = min(classes, key=lambda c: classes[c])
+    return f"{name}: {_percent(classes[name])}"
 
 
 def _worst(about: dict[str, Any]) -> str:

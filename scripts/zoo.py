@@ -56,7 +56,7 @@ ENTRIES = {
         "handwritten digits, LeNet of 3.0 M dense multiply-accumulates",
         "mnist",
         MNIST_LICENCE,
-        "--net mcu-lenet --seed 1",
+        "--net mcu-lenet --seed 1 --epochs 20 --exit margin",
     ),
     "fashion": Entry(
         "clothes, LeNet of 3.0 M dense multiply-accumulates",
