@@ -1,1 +1,1 @@
-"""Network descriptions by name: mcu-mlp, mcu-lenet-s, mcu-lenet."""
+"""Networks: what one is (spec), those with a name (zoo), a user's own (trace), the trainable form (spiking)."""

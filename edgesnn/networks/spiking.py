@@ -6,9 +6,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgesnn.coding.latency import LatencyEncoder, latency_encode
+from edgesnn.networks.arithmetic import (
+    batch_norm,
+    channel_last,
+    currents,
+    direct_spikes,
+    leaky_membranes,
+    max_pooled,
+    merged,
+    pooled,
+    potential,
+)
 from edgesnn.networks.spec import (
     CONVS,
     INPUT,
@@ -69,23 +79,18 @@ class SpikingNetwork(nn.Module):
             if layer.out == 0:
                 continue
             source = shapes[self._reads[layer.name][0]]
-            self.linear[layer.name] = self._linear(layer, source)
+            linear = self.linear[layer.name] = self._linear(layer, source)
             if layer.kind in SPIKING:
                 neuron = spec.neuron_of(layer)
                 self.neuron[layer.name] = population(neuron, spec.timesteps, neuron_mode)
             if layer.kind == "output" or not spec.norm:
                 continue
-            norm = (nn.BatchNorm2d if layer.kind in CONVS else nn.BatchNorm1d)(layer.out)
-            if layer.kind in LATENCY_ENCODERS:
-                nn.init.constant_(norm.bias, encoder_bias)
-            else:
-                # Currents of about half a threshold: neither silent nor saturated at the start.
-                nn.init.constant_(norm.weight, 0.5 * spec.neuron_of(layer).v_threshold)
-            self.norm[layer.name] = norm
+            start = encoder_bias if layer.kind in LATENCY_ENCODERS else spec.neuron_of(layer)
+            self.norm[layer.name] = batch_norm(linear, start)
         self.output_leak = shift_representable(spec.output_leak)
         if spec.learn_output_leak:
-            start = torch.full((spec.classes,), leak_logit(spec.output_leak))
-            self.output_leak_logit = nn.Parameter(start)
+            logits = torch.full((spec.classes,), leak_logit(spec.output_leak))
+            self.output_leak_logit = nn.Parameter(logits)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _linear(self, layer: LayerSpec, source: Shape) -> nn.Conv2d | nn.Linear:
@@ -106,73 +111,45 @@ class SpikingNetwork(nn.Module):
         spec = self.spec
         count = spec.timesteps if steps is None else min(steps, spec.timesteps)
         first, *rest = spec.layers
-        x = samples.contiguous(memory_format=torch.channels_last)
-        encoded = self._encode(first, x)[:count]
+        encoded = self._encode(first, channel_last(samples))[:count]
         done = {first.name: encoded}
         hidden: dict[str, Tensor] = {}
         sources: dict[str, Tensor] = {}
         for layer in rest:
-            reads = [done[name] for name in self._reads[layer.name]]
-            spikes = reads[0] if len(reads) == 1 else torch.stack(reads).sum(0)
+            spikes = merged([done[name] for name in self._reads[layer.name]])
             sources[layer.name] = spikes
-            folded = spikes.flatten(0, 1)
             if layer.kind == "merge":
                 done[layer.name] = spikes
             elif layer.kind in ("or-pool", "avg-pool"):
-                done[layer.name] = self._pool(layer, folded).unflatten(0, (count, -1))
+                kernel, stride = spec.window(layer.kernel, 1), spec.window(layer.stride, 1)
+                done[layer.name] = pooled(layer.kind, spikes, kernel, stride)
             elif layer.kind == "output":
-                currents = self.linear[layer.name](_flat(folded)).unflatten(0, (count, -1))
-                return Activity(self._readout(currents), currents, encoded, hidden, sources)
+                received = currents(self.linear[layer.name], None, spikes)
+                membranes = leaky_membranes(received, self.output_leaks())
+                return Activity(membranes, received, encoded, hidden, sources)
             else:
-                currents = self._normed(layer, folded).unflatten(0, (count, -1))
-                done[layer.name] = hidden[layer.name] = self.neuron[layer.name](currents)
+                received = currents(*self._normed(layer), spikes)
+                done[layer.name] = hidden[layer.name] = self.neuron[layer.name](received)
         raise AssertionError("unreachable: a checked spec ends with its output layer")
 
     def _encode(self, layer: LayerSpec, x: Tensor) -> Tensor:
         """float[T, N, ...]: the first layer's spikes."""
+        steps = self.spec.timesteps
+        phi = x if layer.kind == "encode-raw" else potential(*self._normed(layer), x)
         if layer.kind in SPIKING:
-            current = self._normed(layer, x)
-            spikes: Tensor = self.neuron[layer.name](
-                current.expand(self.spec.timesteps, *current.shape)
-            )
-            return spikes
-        phi = x if layer.kind == "encode-raw" else self._normed(layer, x)
-        if layer.pool > 1:
-            phi = functional.max_pool2d(phi, self.spec.window(layer.pool, 1))
+            return direct_spikes(self.neuron[layer.name], phi, steps)
+        phi = max_pooled(phi, self.spec.window(layer.pool, 1))
         if layer.kind == "encode-raw":
-            return latency_encode(phi.clamp(0.0, 1.0), self.spec.timesteps, self.encoder.gradient)
+            return latency_encode(phi.clamp(0.0, 1.0), steps, self.encoder.gradient)
         encoded: Tensor = self.encoder(phi)
         return encoded
 
-    def _pool(self, layer: LayerSpec, folded: Tensor) -> Tensor:
-        pool = functional.max_pool2d if layer.kind == "or-pool" else functional.avg_pool2d
-        return pool(folded, self.spec.window(layer.kernel, 1), self.spec.window(layer.stride, 1))
-
-    def _normed(self, layer: LayerSpec, x: Tensor) -> Tensor:
-        if layer.kind not in CONVS:
-            x = _flat(x)
-        out: Tensor = self.linear[layer.name](x)
-        return self.norm[layer.name](out) if self.spec.norm else out
+    def _normed(self, layer: LayerSpec) -> tuple[nn.Module, nn.Module | None]:
+        """A layer's linear map, and its batch norm if it has one."""
+        return self.linear[layer.name], self.norm[layer.name] if self.spec.norm else None
 
     def output_leaks(self) -> Tensor | float:
         """The output membranes' leak, float[classes] if learned: exactly the device's."""
         if self.spec.learn_output_leak:
             return rounded_leak(self.output_leak_logit)
         return self.output_leak
-
-    def _readout(self, currents: Tensor) -> Tensor:
-        """U[t] = output_leak * U[t-1] + O[t], U[0] = 0; currents float[T, N, classes]."""
-        leak = self.output_leaks()
-        steps = currents.unbind(0)
-        membranes = [steps[0]]
-        for current in steps[1:]:
-            if isinstance(leak, Tensor):
-                membranes.append(torch.addcmul(current, membranes[-1], leak))
-            else:
-                membranes.append(torch.add(current, membranes[-1], alpha=leak))
-        return torch.stack(membranes)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """Channel-last flattened order; a view for channel-last maps."""
-    return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x

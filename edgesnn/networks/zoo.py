@@ -1,98 +1,24 @@
-"""The networks that `edgesnn train --net` knows, sized for the data set at hand (no torch here)."""
+"""The networks that `edgesnn train --net` knows by name, sized for the data set at hand (no torch here)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec
+from edgesnn.compiler.check import MAX_TIMESTEPS
+from edgesnn.networks.kind import NetworkKind
+from edgesnn.networks.mcu import MCU
+from edgesnn.networks.psn_net import PSN_NET
+from edgesnn.networks.resnet import RESNETS
+from edgesnn.networks.signal import SIGNAL
+from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec, Shape, neuron_spec
+from edgesnn.networks.vgg import VGGS
 from edgesnn.targets.errors import UsageError
 
-Shape = tuple[int, int, int]
-SMALL_SIDE = 16  # maps below this side get 3x3 kernels with padding: 5x5 ones would leave nothing
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Training defaults of a net. epochs: on a set of tens of thousands of samples.
-
-    rate_penalty, early_penalty: weights of the two spike penalties; encoder_bias: the initial bias
-    of the encoder's batch norm, below 0 for fewer and later encoder spikes.
-    """
-
-    epochs: int
-    rate_penalty: float
-    early_penalty: float
-    encoder_bias: float
-
-
-@dataclass(frozen=True)
-class NetworkKind:
-    """A named network: what it is, how its layers are made, and how it is trained by default."""
-
-    name: str
-    title: str
-    layers: Callable[[Shape, int], tuple[LayerSpec, ...]]
-    recipe: Recipe
-
-
-def _mlp(shape: Shape, classes: int) -> tuple[LayerSpec, ...]:
-    return (
-        LayerSpec("encode-dense", "encoder", out=128),
-        LayerSpec("dense", "hidden", out=64),
-        LayerSpec("output", "output", out=classes),
-    )
-
-
-def _lenet_s(shape: Shape, classes: int) -> tuple[LayerSpec, ...]:
-    if min(shape[:2]) < SMALL_SIDE:
-        encoder = LayerSpec("encode-conv", "encoder", out=16, kernel=3, padding=1)
-        conv = LayerSpec("conv", "conv", out=32, kernel=3, padding=1)
-    else:
-        encoder = LayerSpec("encode-conv", "encoder", out=16, kernel=5, stride=2)
-        conv = LayerSpec("conv", "conv", out=32, kernel=5)
-    return (
-        encoder,
-        conv,
-        LayerSpec("or-pool", "pool", kernel=2, stride=2),
-        LayerSpec("dense", "dense", out=128),
-        LayerSpec("output", "output", out=classes),
-    )
-
-
-def _lenet(shape: Shape, classes: int) -> tuple[LayerSpec, ...]:
-    return (
-        LayerSpec("encode-conv", "encoder", out=16, kernel=5, padding=2, pool=2),
-        LayerSpec("conv", "conv", out=32, kernel=5, padding=2),
-        LayerSpec("or-pool", "pool", kernel=2, stride=2),
-        LayerSpec("dense", "dense", out=128),
-        LayerSpec("output", "output", out=classes),
-    )
-
-
 NETWORKS: dict[str, NetworkKind] = {
-    kind.name: kind
-    for kind in (
-        NetworkKind(
-            "mcu-mlp",
-            "LE dense 128, spiking dense 64",
-            _mlp,
-            Recipe(epochs=15, rate_penalty=0.02, early_penalty=0.1, encoder_bias=-0.5),
-        ),
-        NetworkKind(
-            "mcu-lenet-s",
-            "LE conv 5x5x16 stride 2, spiking conv 5x5x32, OR-pool 2, spiking dense 128",
-            _lenet_s,
-            Recipe(epochs=16, rate_penalty=0.02, early_penalty=0.1, encoder_bias=-0.5),
-        ),
-        NetworkKind(
-            "mcu-lenet",
-            "LE conv 5x5x16 max-pool 2, spiking conv 5x5x32, OR-pool 2, spiking dense 128",
-            _lenet,
-            Recipe(epochs=7, rate_penalty=0.05, early_penalty=0.2, encoder_bias=-1.0),
-        ),
-    )
+    kind.name: kind for kind in (*MCU, SIGNAL, *RESNETS, *VGGS, PSN_NET)
 }
+# What stands first: the learned features' latency, the samples' own latency, or their constant current.
+ENCODER_FORMS = ("latency", "raw", "direct")
 
 
 def network_kind(name: str) -> NetworkKind:
@@ -103,14 +29,68 @@ def network_kind(name: str) -> NetworkKind:
 
 
 def network_spec(
-    name: str, input_shape: Shape, classes: int, timesteps: int, neuron: str = "lif"
+    name: str,
+    input_shape: Shape,
+    classes: int,
+    timesteps: int,
+    neuron: str | NeuronSpec = "lif",
+    *,
+    encoder: str = "latency",
+    output_leak: float = 0.5,
+    learn_output_leak: bool = False,
 ) -> NetworkSpec:
-    """The named network for samples of `input_shape` (height, width, channels)."""
-    if timesteps < 1:
-        raise UsageError(f"timesteps {timesteps} is not at least 1")
-    if classes < 2:
-        raise UsageError(f"{classes} class: a classifier needs at least 2")
-    layers = network_kind(name).layers(input_shape, classes)
-    spec = NetworkSpec(name, input_shape, classes, timesteps, layers, NeuronSpec(neuron))
+    """The named network for samples of `input_shape` (height, width, channels).
+
+    encoder: "latency", the first layer's features are spike times (LE); "raw", the samples are, and the
+    first layer is a spiking one; "direct", the first layer's output is a constant current into neurons.
+    """
+    check_sizes(classes, timesteps)
+    if encoder not in ENCODER_FORMS:
+        raise UsageError(f"unknown encoder {encoder!r}: one of {', '.join(ENCODER_FORMS)}")
+    layers = _encoded(network_kind(name).layers(input_shape, classes), encoder)
+    spec = NetworkSpec(
+        name,
+        input_shape,
+        classes,
+        timesteps,
+        layers,
+        neuron_spec(neuron),
+        output_leak,
+        learn_output_leak,
+    )
     spec.shapes()
     return spec
+
+
+def check_sizes(classes: int, timesteps: int) -> None:
+    """UsageError for numbers that no network has."""
+    if timesteps < 1:
+        raise UsageError(f"timesteps {timesteps} is not at least 1")
+    if timesteps > MAX_TIMESTEPS:
+        raise UsageError(f"timesteps {timesteps} is more than {MAX_TIMESTEPS}")
+    if classes < 2:
+        raise UsageError(f"{classes} class: a classifier needs at least 2")
+
+
+def _encoded(layers: tuple[LayerSpec, ...], form: str) -> tuple[LayerSpec, ...]:
+    """The layers with another first one in place of `encode-conv` or `encode-dense`."""
+    first, *rest = layers
+    if form == "latency":
+        return layers
+    shape = first.kind.removeprefix("encode-")
+    if form == "raw":
+        head = [
+            LayerSpec("encode-raw", first.name),
+            replace(first, kind=shape, name="features", pool=1),
+        ]
+    else:
+        head = [replace(first, kind=f"direct-{shape}", pool=1)]
+    if first.pool > 1:
+        name = f"{head[-1].name}_pool"
+        head.append(LayerSpec("or-pool", name, kernel=first.pool, stride=first.pool))
+    last = head[-1].name
+    named = {first.name: last}
+    return (
+        *head,
+        *(replace(x, sources=tuple(named.get(s, s) for s in x.sources)) for x in rest),
+    )
