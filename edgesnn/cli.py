@@ -166,7 +166,8 @@ def train(
     switches = ("learn_leak", "forced", "attach", "paper_literal", "amp", "compile")
     options = {k: None if k in switches and v is False else v for k, v in given.items()}
     for name in ("data_dir", "log"):
-        options[name] = Path(options[name]) if options[name] is not None else None
+        place = options[name]
+        options[name] = None if place is None else Path(place)
     path = api.checkpoint_path(net, data, out)
     folder = None if report == "none" else report or str(path.with_name(f"{path.stem}-report"))
     with _quiet_stdout(json):

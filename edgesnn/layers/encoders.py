@@ -14,7 +14,13 @@ from edgesnn.neurons.build import population
 GRADIENT = "edge"
 
 
-class EncodeConv(Layer):
+class _Encoder(Layer):
+    """A layer that reads samples: it makes the steps, and has to know how many."""
+
+    timesteps: int  # type: ignore[assignment]
+
+
+class EncodeConv(_Encoder):
     """Learned latency (LE/TAD paper, eqs. 5-8): convolution, batch norm, max-pool, sigmoid, spike time.
 
     pool: window and stride of the max-pool, 1 is none. encoder_bias: the batch norm's initial bias, below
@@ -49,7 +55,7 @@ class EncodeConv(Layer):
         return latency_encode(features, self.timesteps, GRADIENT)
 
 
-class EncodeDense(Layer):
+class EncodeDense(_Encoder):
     """`EncodeConv` with a dense map of the flattened sample and no pool."""
 
     kind = "encode-dense"
@@ -73,7 +79,7 @@ class EncodeDense(Layer):
         return latency_encode(torch.sigmoid(phi), self.timesteps, GRADIENT)
 
 
-class EncodeRaw(Layer):
+class EncodeRaw(_Encoder):
     """The samples themselves, clipped to [0, 1] after a max-pool, are the values of the spike times."""
 
     kind = "encode-raw"
@@ -89,7 +95,7 @@ class EncodeRaw(Layer):
         return latency_encode(features, self.timesteps, GRADIENT)
 
 
-class DirectConv(Layer):
+class DirectConv(_Encoder):
     """Direct coding: convolution and batch norm of the sample are a constant current into neurons."""
 
     kind = "direct-conv"
@@ -118,7 +124,7 @@ class DirectConv(Layer):
         return direct_spikes(self.neuron, current, self.timesteps)
 
 
-class DirectDense(Layer):
+class DirectDense(_Encoder):
     """`DirectConv` with a dense map of the flattened sample."""
 
     kind = "direct-dense"

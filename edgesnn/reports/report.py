@@ -81,7 +81,7 @@ def evaluate_program(
     shapes = ir.shapes(program)
     events = np.array([d.events for d in decisions]).mean(axis=0)
     sops = np.array([d.sops for d in decisions]).mean(axis=0)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": node.name,
             "kind": type(node).__name__,
@@ -102,7 +102,7 @@ def evaluate_program(
         "timesteps_histogram": {
             str(t): int((steps == t).sum()) for t in range(1, program.timesteps + 1)
         },
-        "no_output_spike": sum(not d.exited for d in decisions),
+        "no_output_spike": sum(not bool(d.exited) for d in decisions),
         "spikes_per_neuron": {
             "hidden": sum(r["spikes_per_neuron"] * r["neurons"] for r in hidden) / max(neurons, 1)
         },
