@@ -115,6 +115,7 @@ def evaluate(
     weights: str | None = None,
     report: Path | str | None = None,
     data_dir: Path | str | None = None,
+    threads: int | None = None,
     advance: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, Any]:
     """What a checkpoint does on a split of `data`, in floating point and in integers (docs/EVALUATION.md).
@@ -145,6 +146,7 @@ def evaluate(
             forms=forms[form],
             weights=weights,
             data_dir=place,
+            threads=threads,
         )
     else:
         if weights is not None or form == "float":

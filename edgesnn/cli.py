@@ -304,12 +304,6 @@ def evaluate(
     from edgesnn import api
     from edgesnn.evaluate import counted
 
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise UsageError(f"threads {threads} is not at least 1")
-        torch.set_num_threads(threads)
     with _quiet_stdout(json):
         found = api.evaluate(
             model,
@@ -320,6 +314,7 @@ def evaluate(
             weights=weights,
             report=report,
             data_dir=data_dir,
+            threads=threads,
             advance=counted,
         )
     if json:

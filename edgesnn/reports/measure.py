@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,12 @@ from edgesnn.networks.spec import CONVS, NetworkSpec
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.quantisation.network import IntegerNetwork, integer_network
 from edgesnn.reports.energy import energy
+from edgesnn.targets.errors import UsageError
 from edgesnn.training.evaluate_float import fan_out, samples_tensor
 from edgesnn.training.select import fine_candidates, trade_off
 
 BATCH = 250
+MAX_THREADS = 1024
 BINS = 10  # of difficulty, equally many samples each
 CURVE = 60  # points of a trade-off curve at most
 
@@ -33,6 +36,20 @@ class Batch:
     membranes: np.ndarray
     spikes: np.ndarray
     sops: np.ndarray
+
+
+@contextmanager
+def on_threads(threads: int | None) -> Iterator[None]:
+    """So many processor threads for torch, those of before afterwards; UsageError for a silly number."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        if not 1 <= threads <= MAX_THREADS:
+            raise UsageError(f"threads {threads} is not from 1 to {MAX_THREADS}")
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def measure(checkpoint: Checkpoint, data: Dataset, integer: bool, weights: str) -> dict[str, Any]:

@@ -31,20 +31,23 @@ def evaluate_checkpoint(
     forms: tuple[str, ...] = ("float", "integer"),
     weights: str | None = None,
     data_dir: Path | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """The report of a .pt: {"forms": [one table of `measure` each], ...}; forms: "float", "integer".
 
     weights: format of the integers, by default the one the checkpoint was trained for. Raises UsageError for
     data that does not fit and for a net without an integer form.
     """
-    from edgesnn.reports.measure import measure
+    from edgesnn.reports.measure import measure, on_threads
 
     checkpoint = load_checkpoint(path)
     dataset = _first(load(data, split, data_dir), samples)
     _check_fits(checkpoint, dataset, data)
-    tables = [
-        measure(checkpoint, dataset, f == "integer", weights or checkpoint.weights) for f in forms
-    ]
+    with on_threads(threads):
+        tables = [
+            measure(checkpoint, dataset, form == "integer", weights or checkpoint.weights)
+            for form in forms
+        ]
     return {
         "model": checkpoint.network.name,
         "data": data,

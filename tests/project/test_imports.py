@@ -34,18 +34,23 @@ HEAVY = {
         "edgesnn/neurons": "",
         "edgesnn/coding": "",
         "edgesnn/losses.py": "",
+        "edgesnn/layers": "",
+        "edgesnn/reports/measure.py": "",
         "edgesnn/data/augment.py": "",
         "edgesnn/checkpoint.py": "lazy",
     },
     "sklearn": {"edgesnn/data": "lazy"},
     "kornia": {"edgesnn/data/augment.py": "lazy"},
     "PIL": {"edgesnn/data/jpeg_pack.py": "lazy"},
+    "matplotlib": {"edgesnn/reports/plots.py": ""},
     "tvm": {"compiler/tir": ""},
     "onnx": {},
     "serial": {"runtime/link.py": "lazy", "runtime/stream.py": "lazy"},
     "cobs": {"runtime/link.py": "lazy", "runtime/stream.py": "lazy"},
 }
-LIGHT = ("torch", "sklearn", "kornia", "PIL", "tvm", "tvm_ffi", "onnx", "serial", "cobs", "scipy")
+LIGHT = (
+    "torch", "sklearn", "kornia", "PIL", "matplotlib", "tvm", "tvm_ffi", "onnx", "serial", "cobs", "scipy"
+)  # fmt: skip
 
 
 def _imports(path: Path) -> Iterator[tuple[str, bool]]:
