@@ -70,7 +70,7 @@ def check_report(folder: Path | str) -> None:
 
 def model_file(model: Path | str) -> Path:
     """Where a model lies: a path, or the zoo's checkpoint for "zoo:<name>"."""
-    from edgesnn.zoo.cards import PREFIX, model_path
+    from edgesnn.zoo.card import PREFIX, model_path
 
     if isinstance(model, str) and model.startswith(PREFIX):
         return model_path(model)

@@ -713,7 +713,7 @@ def zoo(name: str | None = None, *, json: bool = False) -> None:
         name: One of them.
         json: Print the card or cards as one JSON object.
     """
-    from edgesnn.zoo.cards import PREFIX, cards
+    from edgesnn.zoo.card import PREFIX, cards
 
     known = cards()
     if name is not None:

@@ -23,7 +23,7 @@ from edgesnn.targets.board import load_board
 from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.target import find_target
 from edgesnn.targets.toolchain import find_toolchain
-from edgesnn.zoo.cards import MODELS, Card
+from edgesnn.zoo.card import MODELS, Card
 
 BOARD = "mps2-an386"
 

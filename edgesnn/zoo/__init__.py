@@ -1,5 +1,5 @@
 """Small trained networks that come with the package: `zoo:<name>` wherever a model is named."""
 
-from edgesnn.zoo.cards import Card, cards, model_path
+from edgesnn.zoo.card import Card, cards, model_path
 
 __all__ = ["Card", "cards", "model_path"]

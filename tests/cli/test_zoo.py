@@ -65,7 +65,7 @@ def test_unknown_and_damaged_models(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for path in source.parent.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "digits.pt").write_bytes(source.read_bytes()[:-1])
-    import edgesnn.zoo.cards as module
+    import edgesnn.zoo.card as module
 
     monkeypatch.setattr(module, "MODELS", tmp_path)
     with pytest.raises(EdgesnnError, match="damaged: install edgesnn again"):
