@@ -17,7 +17,7 @@ GRADIENT = "edge"
 class _Encoder(Layer):
     """A layer that reads samples: it makes the steps, and has to know how many."""
 
-    timesteps: int  # type: ignore[assignment]
+    timesteps: int
 
 
 class EncodeConv(_Encoder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesnn.networks.kind import NetworkKind, Recipe, side
+from edgesnn.networks.kind import NetworkKind, Recipe
 from edgesnn.networks.spec import LayerSpec, NetworkSpec, Shape
 
 
@@ -32,7 +32,8 @@ def _resnet(
     output = LayerSpec("output", "output", out=classes)
     body = NetworkSpec("resnet", shape, classes, 1, (*layers, output))
     # A map that is not square is averaged in squares of its shorter side.
-    window = side(body.shapes()[before])
+    height, width, _ = body.shapes()[before]
+    window = width if shape[0] == 1 else min(height, width)
     if window > 1:
         layers.append(LayerSpec("avg-pool", "pool", kernel=window, stride=window))
     return (*layers, output)

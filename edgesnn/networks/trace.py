@@ -95,12 +95,13 @@ def to_module(state: Mapping[str, Tensor], module: nn.Module) -> None:
 
     UsageError if the module is not built as that one was; nothing is copied then.
     """
-    names = layer_names(module)
+    # Layers that forward never calls have no weights in a network.
+    known = {key.split(".")[1] for key in state if "." in key}
+    names = {path: name for path, name in layer_names(module).items() if name in known}
     parts = {key: tensor.shape for key, tensor in _state(module, names).items()}
-    if parts != {key: tensor.shape for key, tensor in state.items()}:
-        odd = sorted(
-            key for key in {*parts, *state} if parts.get(key) != getattr(state.get(key), "shape", 0)
-        )
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    if parts != shapes:
+        odd = sorted(key for key in {*parts, *shapes} if parts.get(key) != shapes.get(key))
         raise UsageError(f"{type(module).__name__} is not the module of these weights: {odd[0]}")
     for path, name in names.items():
         layer = module.get_submodule(path)
@@ -185,9 +186,6 @@ def _calls(module: nn.Module, title: str) -> tuple[dict[str, str], dict[str, tup
 
 def _is_addition(node: fx.Node, title: str) -> bool:
     """Whether a node is a sum of two tensors; UsageError for a sum of anything else."""
-    if (node.op, node.target) in (("call_function", operator.iadd), ("call_method", "add_")):
-        # torch cannot change the output of a neuron in place either.
-        raise UsageError(f"{title}: write a = a + b instead of a += b{_stands(node)}")
     plain = node.op == "call_function" and node.target in _ADDITIONS
     if not plain and (node.op, node.target) != ("call_method", "add"):
         return False

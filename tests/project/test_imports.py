@@ -30,6 +30,7 @@ HEAVY = {
     "torch": {
         "edgesnn/training": "",
         "edgesnn/quantisation": "",
+        "edgesnn/layers": "",
         "edgesnn/networks": "",
         "edgesnn/neurons": "",
         "edgesnn/coding": "",
