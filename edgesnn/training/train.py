@@ -127,6 +127,8 @@ def _prepared(
     check_writable(state_path)
     remove_leftovers(out, state_path)
     figures = Log(Path(log), log_format, out.stem) if log is not None else None
+    if figures is not None:
+        remove_leftovers(figures.path)
     return options, read_state(state_path) if resume else {}, figures
 
 
