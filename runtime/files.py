@@ -35,16 +35,16 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def writable_folder(path: Path, marker: str) -> None:
+def writable_folder(path: Path, marker: str, option: str = "--out") -> None:
     """Refuse an output folder that would overwrite anything but an older result, known by its `marker` file."""
     try:
         if path.resolve() == Path.cwd():
-            raise UsageError(f"{path} is the current folder; choose another --out")
+            raise UsageError(f"{path} is the current folder; choose another {option}")
         if path.is_dir():
             if any(path.iterdir()) and not (path / marker).is_file():
-                raise UsageError(f"{path} holds other files; choose another --out or empty it")
+                raise UsageError(f"{path} holds other files; choose another {option} or empty it")
         elif path.exists() or path.is_symlink():
-            raise UsageError(f"{path} exists and is not a folder; choose another --out")
+            raise UsageError(f"{path} exists and is not a folder; choose another {option}")
     except OSError as e:
         raise EdgesnnError(f"cannot write {path}: {e.strerror or e}") from None
 

@@ -125,7 +125,7 @@ def evaluate_program(
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds anything but an older report; asked before the work is done."""
-    writable_folder(folder, MARKER)
+    writable_folder(folder, MARKER, "--report")
 
 
 def write_report(report: dict[str, Any], folder: Path) -> tuple[list[str], str | None]:
