@@ -209,7 +209,7 @@ def _finished(run: Run, test_set: Dataset, show: bool) -> dict[str, Any]:
         "integer": None,
         "processes": run.world.size,
         "seconds": round(run.seconds, 1),
-        "history": run.history,
+        "history": [{k: v for k, v in row.items() if k != "seconds"} for row in run.history],
     }
     checkpoint = run.checkpoint(report)
     low = with_integers(
