@@ -127,7 +127,7 @@ def measure(checkpoint: Checkpoint, data: Dataset, integer: bool, weights: str) 
             for i, x in enumerate(layers)
         ],
         "accuracy_per_class": _per_class(label, data),
-        "confusion": _confusion(label, data),
+        "confusion": _confusion(label, data.y, spec.classes),
         "curves": _curves(membranes, data.y, kind, unit),
         "difficulty": _difficulty(membranes * unit, step, right),
         "energy": energy(
@@ -229,10 +229,10 @@ def _per_class(label: np.ndarray, data: Dataset) -> dict[str, float]:
     }
 
 
-def _confusion(label: np.ndarray, data: Dataset) -> list[list[int]]:
-    """Row: the true class; column: the answer."""
-    out = np.zeros((data.classes, data.classes), dtype=int)
-    np.add.at(out, (data.y, np.minimum(label, data.classes - 1)), 1)
+def _confusion(label: np.ndarray, y: np.ndarray, classes: int) -> list[list[int]]:
+    """Row: the true class; column: the answer. A net may tell more classes apart than the data has."""
+    out = np.zeros((classes, classes), dtype=int)
+    np.add.at(out, (y, label), 1)
     return [[int(v) for v in row] for row in out]
 
 

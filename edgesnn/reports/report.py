@@ -19,6 +19,8 @@ from edgesnn.runtime.files import replace_folder, writable_folder
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 MARKER = "report.json"
+FORMAT = "edgesnn-evaluation"
+OURS = {MARKER, "tradeoff.png", "spikes.png", "difficulty.png", "training.png"}
 PROGRAM_SAMPLES = 500  # the interpreter takes tens of milliseconds each
 
 
@@ -76,7 +78,7 @@ def evaluate_program(
     found = (str(dataset.x.dtype), dataset.shape)
     if (source.dtype, source.shape) != found:
         raise UsageError(_misfit(data, dataset, program.name, source.dtype, source.shape))
-    dataset = _first(dataset, samples or min(PROGRAM_SAMPLES, len(dataset)))
+    dataset = _first(dataset, min(PROGRAM_SAMPLES, len(dataset)) if samples is None else samples)
     reference = Interpreter(program)
     decisions = [reference.infer(x) for x in advance(dataset.x)]
     steps = np.array([d.step for d in decisions])
@@ -124,8 +126,26 @@ def evaluate_program(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds anything but an older report; asked before the work is done."""
+    """Refuse a folder that holds anything but an older report, or cannot be written; asked before the work."""
     writable_folder(folder, MARKER, "--report")
+    try:
+        others = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        if others - OURS or (others and not _is_report(folder / MARKER)):
+            raise UsageError(f"{folder} holds other files; choose another --report or empty it")
+        place = folder.absolute().parent
+        while not place.exists():
+            place = place.parent
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=place).cleanup()
+    except OSError as error:
+        raise EdgesnnError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def write_report(report: dict[str, Any], folder: Path) -> tuple[list[str], str | None]:
@@ -139,7 +159,8 @@ def write_report(report: dict[str, Any], folder: Path) -> tuple[list[str], str |
     missing = None
     try:
         new.chmod(0o755)
-        (new / MARKER).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        stored = {"format": FORMAT, "version": 1, **report}
+        (new / MARKER).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         files = [MARKER]
         try:
             from edgesnn.reports.plots import write_plots

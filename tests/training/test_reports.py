@@ -118,11 +118,35 @@ def test_a_report_is_written_whole_and_replaces_only_reports(
     pictures = {"tradeoff.png", "spikes.png", "difficulty.png", "training.png"}
     assert {p.name for p in folder.iterdir()} == pictures | {"report.json"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.pt", "r"]
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("x")
-    assert main([*words, "--report", str(mine)]) == 2
-    assert (mine / "thesis.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("other", ["thesis.txt", "report.json"])
+def test_a_folder_with_other_things_is_kept(tmp_path: Path, other: str) -> None:
+    model, mine = tmp_path / "m.pt", tmp_path / "mine"
+    save_checkpoint(checkpoint_of(RESIDUAL), model)
+    api.evaluate(model, "digits", samples=20, form="float", report=mine)
+    (mine / other).write_text('{"format": "edgesnn-report"}')  # of `profile`, say
+    before = {p.name: p.read_bytes() for p in mine.iterdir()}
+    with pytest.raises(UsageError, match="choose another --report"):
+        api.evaluate(model, "digits", samples=20, form="float", report=mine)
+    assert {p.name: p.read_bytes() for p in mine.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "r"):
+        with pytest.raises(EdgesnnError):
+            api.check_report(folder)
+
+
+def test_a_net_of_more_classes_than_the_data(tmp_path: Path) -> None:
+    model, test = checkpoint_of(RESIDUAL), load("digits", "test")
+    few = test.y < 3
+    data = replace(test, x=test.x[few], y=test.y[few], class_names=("0", "1", "2"))
+    found = measure(model, data, False, "int8")
+    confusion = np.array(found["confusion"])
+    assert confusion.shape == (10, 10) and confusion[:3].sum() == few.sum()
+    assert np.trace(confusion) == round(found["accuracy"] * few.sum())
 
 
 def test_programs_run_in_the_interpreter(tmp_path: Path) -> None:
