@@ -111,7 +111,7 @@ def evaluate(
     *,
     split: str = "test",
     samples: int | None = None,
-    form: str = "both",
+    form: str | None = None,
     weights: str | None = None,
     report: Path | str | None = None,
     data_dir: Path | str | None = None,
@@ -120,8 +120,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """What a checkpoint does on a split of `data`, in floating point and in integers (docs/EVALUATION.md).
 
-    form: float, integer or both, for a checkpoint; an .esnn or a bundle is run by the interpreter, by default
-    on the first 500 samples. report: a folder for report.json and plots.
+    form: float, integer or both, for a checkpoint; by default all that it has. An .esnn or a bundle is run by
+    the interpreter, by default on the first 500 samples. report: a folder for report.json and plots.
     """
     from edgesnn.reports.report import (
         check_folder,
@@ -131,7 +131,7 @@ def evaluate(
     )
 
     forms = {"float": ("float",), "integer": ("integer",), "both": ("float", "integer")}
-    if form not in forms:
+    if form is not None and form not in forms:
         raise UsageError(f"unknown form {form!r}: one of {', '.join(forms)}")
     path, place = model_file(model), Path(data_dir) if data_dir is not None else None
     folder = Path(report) if report is not None else None
@@ -143,7 +143,7 @@ def evaluate(
             data,
             split=split,
             samples=samples,
-            forms=forms[form],
+            forms=forms[form] if form is not None else None,
             weights=weights,
             data_dir=place,
             threads=threads,

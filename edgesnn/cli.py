@@ -280,7 +280,7 @@ def evaluate(
     data: str,
     split: str = "test",
     samples: int | None = None,
-    form: str = "both",
+    form: str | None = None,
     weights: str | None = None,
     report: str | None = None,
     data_dir: str | None = None,
@@ -294,7 +294,7 @@ def evaluate(
         data: digits, mnist, fashion-mnist ..., or the path of an .npz (docs/DATA.md).
         split: test or train.
         samples: The first N samples; default all, of a program or bundle 500 (the interpreter is slow).
-        form: float, integer or both, of a checkpoint.
+        form: float, integer or both, of a checkpoint; default all that it has.
         weights: int8, int6, int4, ternary or power-of-two; default what it was trained for.
         report: A folder for report.json and plots.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
@@ -940,15 +940,17 @@ def _print_evaluation(found: dict[str, Any]) -> None:
         ("spikes per hidden neuron", lambda f: _number(f["spikes_per_neuron"]["hidden"])),
         ("synaptic operations", lambda f: f"{f['sops_mean']:,.0f}"),
     ]
-    if "energy" in forms[0]:
-        rows += [
-            ("hardest class", lambda f: _hardest(f["accuracy_per_class"])),
-            ("energy, eq. 16 (estimate)", lambda f: f"{f['energy']['snn_pj'] / 1e6:.3f} uJ"),
-            ("  dense net, eq. 15", lambda f: f"{f['energy']['ann_pj'] / 1e6:.3f} uJ"),
-        ]
-        for name in forms[0]["energy"]["normalised"]:
-            label = f"  {name}, eq. 17, of no exit's"
-            rows.append((label, partial(_normalised, name)))
+    if found["parameters"] is not None:
+        rows.append(("parameters", lambda f: f"{found['parameters']:,}"))
+    rows += [
+        ("encoder multiply-adds", lambda f: f"{f['encoder_macs']:,}"),
+        ("hardest classes", lambda f: _hardest(f["accuracy_per_class"])),
+        ("energy, eq. 16 (estimate)", lambda f: f"{f['energy']['snn_pj'] / 1e6:.3f} uJ"),
+        ("  dense net, eq. 15", lambda f: f"{f['energy']['ann_pj'] / 1e6:.3f} uJ"),
+    ]
+    for name in forms[0]["energy"]["normalised"]:
+        label = f"  {name}, eq. 17, of no exit's"
+        rows.append((label, partial(_normalised, name)))
     _out(f"{found['model']} on {found['data']}, {found['split']}")
     _grid(
         ("", *(f["form"] for f in forms)),
@@ -978,8 +980,8 @@ def _normalised(chip: str, form: dict[str, Any]) -> str:
 
 
 def _hardest(classes: dict[str, float]) -> str:
-    name = min(classes, key=lambda c: classes[c])
-    return f"{name}: {_percent(classes[name])}"
+    worst = sorted(classes, key=lambda c: classes[c])[:2]
+    return "  ".join(f"{name}: {_percent(classes[name])}" for name in worst)
 
 
 def _worst(about: dict[str, Any]) -> str:

@@ -51,28 +51,29 @@ def _tradeoff(forms: list[Form], path: Path) -> None:
         for exit, points in form["curves"].items():
             colour = COLOURS[number % len(COLOURS)]
             number += 1
-            axes.step(
+            axes.plot(
                 [p["mean_timesteps"] for p in points],
                 [100 * p["accuracy"] for p in points],
-                where="post",
                 color=colour,
                 linestyle="-" if form["form"] == "float" else "--",
                 label=f"{exit}, {form['form']}",
             )
-    last = forms[-1]
-    axes.plot(
-        last["mean_timesteps"],
-        100 * last["accuracy"],
-        "o",
-        color="black",
-        label=f"as it ships ({last['form']})",
-    )
+    for form, marker in zip(forms, ("o", "s"), strict=False):
+        axes.plot(
+            form["mean_timesteps"],
+            100 * form["accuracy"],
+            marker,
+            color="black",
+            fillstyle="none" if form["form"] == "float" else "full",
+            linestyle="none",
+            label=f"as chosen, {form['form']}",
+        )
     axes.legend(loc="lower right", frameon=False)
     _done(figure, path)
 
 
 def _spikes(form: Form, path: Path) -> None:
-    layers = [x for x in form["per_layer"] if x["kind"] != "output"]
+    layers = form["per_layer"][:-1]  # the output does not spike
     figure, axes = _axes(
         f"Spikes up to the exit ({form['form']})", "spikes per neuron and inference", ""
     )
@@ -99,8 +100,8 @@ def _difficulty(forms: list[Form], path: Path) -> None:
     form = forms[-1]
     bins = form["difficulty"]
     figure, axes = _axes(
-        f"Hard samples take longer ({form['form']})",
-        f"samples by difficulty, 1 − margin of softmax(U[T]): easiest to hardest 1/{len(bins)}",
+        f"Exit step and accuracy by difficulty ({form['form']})",
+        f"samples by difficulty, in {len(bins)} equal parts: easiest to hardest",
         "mean exit step",
     )
     other = axes.twinx()
@@ -116,6 +117,7 @@ def _difficulty(forms: list[Form], path: Path) -> None:
 
 def _training(history: list[dict[str, float]], path: Path) -> None:
     figure, axes = _axes("Training", "epoch", "validation accuracy (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     epochs = [row["epoch"] for row in history]
     axes.plot(epochs, [100 * row["val_accuracy"] for row in history], "o-", color=COLOURS[0])
     axes.yaxis.label.set_color(COLOURS[0])

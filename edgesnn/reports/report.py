@@ -9,19 +9,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgesnn.checkpoint import Checkpoint, load_checkpoint
 from edgesnn.compiler import ir
-from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data import Dataset, load
+from edgesnn.networks.spec import SPIKING
 from edgesnn.runtime.files import replace_folder, writable_folder
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 MARKER = "report.json"
 FORMAT = "edgesnn-evaluation"
 OURS = {MARKER, "tradeoff.png", "spikes.png", "difficulty.png", "training.png"}
-PROGRAM_SAMPLES = 500  # the interpreter takes tens of milliseconds each
+PROGRAM_SAMPLES = 500  # the interpreter takes some ten milliseconds each, and runs all T steps
 
 
 def evaluate_checkpoint(
@@ -30,13 +28,14 @@ def evaluate_checkpoint(
     *,
     split: str = "test",
     samples: int | None = None,
-    forms: tuple[str, ...] = ("float", "integer"),
+    forms: tuple[str, ...] | None = None,
     weights: str | None = None,
     data_dir: Path | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """The report of a .pt: {"forms": [one table of `measure` each], ...}; forms: "float", "integer".
+    """The report of a .pt: {"forms": [one table of `measure` each], ...}.
 
+    forms: "float", "integer"; by default both, of a net without an integer form (psn neurons) the first.
     weights: format of the integers, by default the one the checkpoint was trained for. Raises UsageError for
     data that does not fit and for a net without an integer form.
     """
@@ -45,6 +44,10 @@ def evaluate_checkpoint(
     checkpoint = load_checkpoint(path)
     dataset = _first(load(data, split, data_dir), samples)
     _check_fits(checkpoint, dataset, data)
+    if forms is None:
+        spec = checkpoint.network
+        psn = any(x.kind in SPIKING and spec.neuron_of(x).kind == "psn" for x in spec.layers)
+        forms = ("float",) if psn else ("float", "integer")
     with on_threads(threads):
         tables = [
             measure(checkpoint, dataset, form == "integer", weights or checkpoint.weights)
@@ -71,6 +74,8 @@ def evaluate_program(
     advance: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, Any]:
     """The report of an .esnn or a bundle through the interpreter: by default of the first 500 samples."""
+    from edgesnn.reports.program import measure_program
+
     dataset = load(data, split, data_dir)
     source = program.input
     if not isinstance(source, ir.SampleInput):
@@ -79,48 +84,13 @@ def evaluate_program(
     if (source.dtype, source.shape) != found:
         raise UsageError(_misfit(data, dataset, program.name, source.dtype, source.shape))
     dataset = _first(dataset, min(PROGRAM_SAMPLES, len(dataset)) if samples is None else samples)
-    reference = Interpreter(program)
-    decisions = [reference.infer(x) for x in advance(dataset.x)]
-    steps = np.array([d.step for d in decisions])
-    right = np.array([d.label for d in decisions]) == dataset.y
-    shapes = ir.shapes(program)
-    events = np.array([d.events for d in decisions]).mean(axis=0)
-    sops = np.array([d.sops for d in decisions]).mean(axis=0)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": node.name,
-            "kind": type(node).__name__,
-            "neurons": ir.size(shapes[node.name]),
-            "spikes_per_neuron": float(events[i]) / ir.size(shapes[node.name]),
-            "sops_mean": float(sops[i]),
-        }
-        for i, node in enumerate(program.nodes)
-        if isinstance(node, ir.Encoder | ir.Population)
-    ]
-    hidden = rows[1:-1]
-    neurons = sum(r["neurons"] for r in hidden)
-    form = {
-        "form": "program",
-        "samples": len(dataset),
-        "accuracy": float(right.mean()),
-        "mean_timesteps": float(steps.mean()),
-        "timesteps_histogram": {
-            str(t): int((steps == t).sum()) for t in range(1, program.timesteps + 1)
-        },
-        "no_output_spike": sum(not bool(d.exited) for d in decisions),
-        "spikes_per_neuron": {
-            "hidden": sum(r["spikes_per_neuron"] * r["neurons"] for r in hidden) / max(neurons, 1)
-        },
-        "sops_mean": float(sops.sum()),
-        "per_layer": rows,
-    }
     return {
         "model": program.name,
         "data": data,
         "split": split,
         "parameters": None,
         "timesteps": program.timesteps,
-        "forms": [form],
+        "forms": [measure_program(program, dataset, advance)],
         "history": [],
     }
 

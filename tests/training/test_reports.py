@@ -17,7 +17,7 @@ from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.lower import lower
 from edgesnn.data import load
-from edgesnn.networks.spec import LayerSpec, NetworkSpec
+from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import network_spec
 from edgesnn.reports.energy import E_AC, E_MAC, energy
@@ -44,17 +44,27 @@ def checkpoint_of(spec: NetworkSpec, kind: str = "first-spike", value: float = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         net = SpikingNetwork(spec).train()
-        for _ in range(3):
-            net(torch.rand(16, 1, 8, 8))
+        # Untrained nets are silent: with these norms they spike, and samples exit at different steps.
+        for name, parameter in net.named_parameters():
+            if name.startswith("norm.") and name.endswith(".weight"):
+                parameter.data *= 2.0
+        x = torch.from_numpy(load("digits", "train").x[:64]).permute(0, 3, 1, 2) / 16
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            net(x)
     state = {k: v.detach().clone() for k, v in net.state_dict().items()}
     names = tuple(str(n) for n in range(10))
     return Checkpoint(spec, state, 1 / 16, ReadoutSpec(kind, value), names, "digits", {})
 
 
 @pytest.mark.parametrize("spec", [RESIDUAL, network_spec("mcu-lenet-s", (8, 8, 1), 10, 4)])
-@pytest.mark.parametrize("kind", ["first-spike", "margin"])
-def test_integer_figures_are_those_of_the_interpreter(spec: NetworkSpec, kind: str) -> None:
-    checkpoint, test = checkpoint_of(spec, kind, 0.3), load("digits", "test")
+@pytest.mark.parametrize(("kind", "value"), [("first-spike", 0.3), ("margin", 0.1)])
+def test_integer_figures_are_those_of_the_interpreter(
+    spec: NetworkSpec, kind: str, value: float
+) -> None:
+    checkpoint, test = checkpoint_of(spec, kind, value), load("digits", "test")
     test = replace(test, x=test.x[:24], y=test.y[:24])
     found = measure(checkpoint, test, True, "int8")
     program = lower(to_graph(checkpoint))
@@ -63,7 +73,7 @@ def test_integer_figures_are_those_of_the_interpreter(spec: NetworkSpec, kind: s
     steps = np.array([d.step for d in decisions])
     right = np.mean([d.label == y for d, y in zip(decisions, test.y, strict=True)])
     assert found["accuracy"] == right
-    assert found["mean_timesteps"] == steps.mean()
+    assert found["mean_timesteps"] == steps.mean() and len(set(steps)) > 1
     assert sum(found["timesteps_histogram"].values()) == 24
     assert found["sops_mean"] == pytest.approx(np.mean([sum(d.sops) for d in decisions]))
     at = {node.name: i for i, node in enumerate(program.nodes)}
@@ -91,6 +101,40 @@ def test_float_figures_have_the_same_keys_and_count_spikes() -> None:
     assert found["no_output_spike"] == 20 and found["mean_timesteps"] == 3.0
     # Without an exit eq. 17 is what it is normalised to.
     assert found["energy"]["normalised"]["TrueNorth"] == pytest.approx(1.0)
+
+
+def test_float_counts_up_to_the_exit_are_those_of_a_naive_loop() -> None:
+    checkpoint, test = checkpoint_of(RESIDUAL, value=0.3), load("digits", "test")
+    test = replace(test, x=test.x[:20], y=test.y[:20])
+    found = measure(checkpoint, test, False, "int8")
+    net = SpikingNetwork(RESIDUAL)
+    net.load_state_dict(checkpoint.state)
+    net.eval()
+    with torch.no_grad():
+        act = net(torch.from_numpy(test.x).permute(0, 3, 1, 2) / 16)
+    spikes = {"a": act.encoder, **act.hidden}
+    counts, right, steps, sops = dict.fromkeys(spikes, 0.0), 0, [], 0.0
+    for n in range(20):
+        for t in range(3):
+            for name, events in spikes.items():
+                counts[name] += float(events[t, n].sum())
+            # b: 3 x 3 windows of 4 channels inside a map of 4 x 4; d and o: dense.
+            for _, y, x in act.encoder[t, n].nonzero().tolist():
+                rows, columns = 3 - (y in (0, 3)), 3 - (x in (0, 3))
+                sops += 4 * rows * columns
+            merged = act.encoder[t, n] + act.hidden["b"][t, n]
+            sops += 12 * float(merged.sum()) + 10 * float(act.hidden["d"][t, n].sum())
+            if float(act.membranes[t, n].max()) >= 0.3 or t == 2:
+                break
+        steps.append(t + 1)
+        right += int(act.membranes[t, n].argmax()) == int(test.y[n])
+    assert len(set(steps)) > 1 and found["mean_timesteps"] == np.mean(steps)
+    assert found["accuracy"] == right / 20 and found["sops_mean"] == pytest.approx(sops / 20)
+    per_layer = {
+        row["name"]: row["spikes_per_neuron"] * row["neurons"] for row in found["per_layer"]
+    }
+    for name, count in counts.items():
+        assert count > 0 and per_layer[name] == pytest.approx(count / 20)
 
 
 def test_multiply_accumulates_and_energy() -> None:
@@ -149,23 +193,54 @@ def test_a_net_of_more_classes_than_the_data(tmp_path: Path) -> None:
     assert np.trace(confusion) == round(found["accuracy"] * few.sum())
 
 
-def test_programs_run_in_the_interpreter(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "value"), [("first-spike", 0.3), ("margin", 0.1)])
+def test_programs_have_the_figures_of_their_checkpoint(
+    tmp_path: Path, kind: str, value: float
+) -> None:
     from edgesnn.compiler.esnn_file import save_program
 
-    path = tmp_path / "m.esnn"
-    save_program(lower(to_graph(checkpoint_of(RESIDUAL))), path)
-    found = api.evaluate(path, "digits", samples=16)
-    exact = measure_first(16)
-    for key in ("accuracy", "mean_timesteps", "sops_mean"):
-        assert found["forms"][0][key] == pytest.approx(exact[key])
+    path, folder = tmp_path / "m.esnn", tmp_path / "r"
+    save_program(lower(to_graph(checkpoint_of(RESIDUAL, kind, value))), path)
+    found = api.evaluate(path, "digits", samples=16, report=folder)["forms"][0]
+    test = load("digits", "test")
+    exact = measure(
+        checkpoint_of(RESIDUAL, kind, value),
+        replace(test, x=test.x[:16], y=test.y[:16]),
+        True,
+        "int8",
+    )
+    assert found.keys() == exact.keys()
+    same = set(exact) - {"form", "threshold", "per_layer", "curves", "difficulty", "energy"}
+    assert {k: found[k] for k in same} == {k: exact[k] for k in same}
+    assert found["energy"] == exact["energy"]
+    for row, other in zip(found["per_layer"], exact["per_layer"], strict=True):
+        assert {**row, "kind": ""} == {**other, "kind": ""}
+    for name, points in exact["curves"].items():
+        figures = [(p["accuracy"], p["mean_timesteps"]) for p in points]
+        assert [(p["accuracy"], p["mean_timesteps"]) for p in found["curves"][name]] == figures
+    assert (folder / "spikes.png").exists()
     with pytest.raises(UsageError, match="integers already"):
         api.evaluate(path, "digits", form="float")
+    with pytest.raises(UsageError, match="at least 1"):
+        api.evaluate(path, "digits", samples=0)
 
 
-def measure_first(count: int) -> dict[str, float]:
-    test = load("digits", "test")
-    part = replace(test, x=test.x[:count], y=test.y[:count])
-    return measure(checkpoint_of(RESIDUAL), part, True, "int8")
+@pytest.mark.parametrize("integer", [False, True])
+@pytest.mark.parametrize(("kind", "value"), [("first-spike", 0.3), ("margin", 0.1)])
+def test_the_operating_point_lies_on_its_curve(kind: str, value: float, integer: bool) -> None:
+    found = measure(checkpoint_of(RESIDUAL, kind, value), load("digits", "test"), integer, "int8")
+    points = [(p["accuracy"], p["mean_timesteps"]) for p in found["curves"][kind]]
+    assert (found["accuracy"], pytest.approx(found["mean_timesteps"])) in points
+    assert set(found["curves"]) == {"first-spike", "margin"}
+
+
+def test_psn_nets_have_floating_point_alone(tmp_path: Path) -> None:
+    model = tmp_path / "m.pt"
+    save_checkpoint(checkpoint_of(replace(RESIDUAL, neuron=NeuronSpec("psn"))), model)
+    (form,) = api.evaluate(model, "digits", samples=20)["forms"]
+    assert form["form"] == "float"
+    with pytest.raises(UsageError, match="psn neurons"):
+        api.evaluate(model, "digits", samples=20, form="integer")
 
 
 @pytest.mark.parametrize(

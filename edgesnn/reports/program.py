@@ -1,0 +1,70 @@
+"""Run an integer program in the reference interpreter, all T steps, and count what it does (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import fan_out
+from edgesnn.compiler.interpret import Interpreter
+from edgesnn.data.dataset import Dataset
+from edgesnn.reports.tables import Batch, Subject, figures
+
+NEVER = 2**31 - 1  # a threshold that no membrane reaches
+
+Advance = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def measure_program(program: ir.Program, data: Dataset, advance: Advance = iter) -> dict[str, Any]:
+    """`figures` of a program on samples that fit it. The exit's value is in the membranes' integers."""
+    shapes, rule = ir.shapes(program), program.readout
+    nodes = [x for x in program.nodes if isinstance(x, ir.Encoder | ir.Population)]
+    subject = Subject(
+        "program",
+        program.timesteps,
+        [(x.name, type(x).__name__, ir.size(shapes[x.name])) for x in nodes],
+        {x.name: sum(_macs(p, shapes[p.source]) for p in ir.projections(x)) for x in nodes},
+        {ir.FirstSpike: "first-spike", ir.Margin: "margin", ir.Rate: "rate"}[type(rule)],
+        0 if isinstance(rule, ir.Rate) else rule.value,
+        None,
+    )
+    return figures(subject, _batches(program, nodes, data, advance), data)
+
+
+def _macs(p: ir.Projection, source: ir.Shape) -> int:
+    """Multiply-accumulates of a projection as a dense network does them, padding included."""
+    if isinstance(p, ir.Dense):
+        return int(p.weight.size)
+    height, width, _ = ir.conv_shape(p, source)
+    return height * width * int(p.weight.size)
+
+
+def _batches(
+    program: ir.Program, nodes: list[Any], data: Dataset, advance: Advance
+) -> Iterator[Batch]:
+    """One sample each. With an exit that nothing reaches, the interpreter goes on to T."""
+    if not isinstance(program.readout, ir.Rate):
+        program = replace(program, readout=ir.FirstSpike(NEVER))
+    shapes, output, reference = ir.shapes(program), program.output.name, Interpreter(program)
+    at = {node.name: i for i, node in enumerate(program.nodes)}
+    fans = [
+        [
+            (at[p.source], np.repeat(fan_out(p, shapes[p.source]), shapes[p.source][2]))
+            for p in (ir.projections(x) if isinstance(x, ir.Population) else ())
+        ]
+        for x in nodes
+    ]
+    for sample in advance(data.x):
+        membranes: list[np.ndarray] = []
+
+        def watch(t: int, state: dict[str, np.ndarray], kept: list[np.ndarray] = membranes) -> None:
+            kept.append(state[output].reshape(1, -1).copy())
+
+        events = reference.trace(sample, watch).events
+        spikes = [[[step[at[x.name]].size] for step in events] for x in nodes]
+        sops = [[[sum(int(f[step[s]].sum()) for s, f in fan)] for step in events] for fan in fans]
+        yield Batch(np.stack(membranes), np.array(spikes), np.array(sops))
