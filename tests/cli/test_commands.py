@@ -42,7 +42,8 @@ def test_train_compile_run(
     before = {name: sha256(tmp_path / "mcu-mlp-bars-cpu" / name) for name in ("manifest.json",)}
     run("compile", "mcu-mlp-bars.pt", "--target", "cpu", "--json").json()
     assert sha256(tmp_path / "mcu-mlp-bars-cpu" / "manifest.json") == before["manifest.json"]
-    assert {p.name for p in tmp_path.iterdir()} == {"mcu-mlp-bars.pt", "mcu-mlp-bars-cpu"}
+    made = {"mcu-mlp-bars.pt", "mcu-mlp-bars-report", "mcu-mlp-bars-cpu"}
+    assert {p.name for p in tmp_path.iterdir()} == made
 
 
 def test_calibrate(run: Any, checkpoint: Path, data: Path, tmp_path: Path) -> None:
