@@ -145,7 +145,7 @@ def _imported(path: Path) -> ModuleType:
 def _what(error: BaseException, path: Path) -> str:
     """An error of the user's code in one line, with the line of their file that it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [x.lineno for x in frames if Path(x.filename) == path]
+    lines = [x.lineno for x in frames if Path(x.filename).resolve() == path.resolve()]
     message = (str(error).splitlines() or [""])[0]
     where = f" (line {lines[-1]})" if lines else ""
     return f"{type(error).__name__}: {message}{where}"

@@ -35,7 +35,6 @@ HEAVY = {
         "edgesnn/neurons": "",
         "edgesnn/coding": "",
         "edgesnn/losses.py": "",
-        "edgesnn/layers": "",
         "edgesnn/reports/measure.py": "",
         "edgesnn/data/augment.py": "",
         "edgesnn/checkpoint.py": "lazy",
