@@ -106,7 +106,7 @@ class Run:
         self.net.to(self.device)
         self.forward = self._forward()
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=options.lr, weight_decay=WEIGHT_DECAY
+            _groups(self.net), lr=options.lr, weight_decay=WEIGHT_DECAY
         )
         total = options.epochs * self.steps_per_epoch
         self.scheduler = learning_rate(
@@ -398,6 +398,14 @@ def _check_penalties(options: Options, spec: NetworkSpec) -> None:
             f"rate-penalty: {spec.name} has no hidden layer {unknown[0]!r}; "
             f"it has {', '.join(hidden) or 'none'}"
         )
+
+
+def _groups(net: SpikingNetwork) -> list[dict[str, Any]]:
+    """The parameters; learned leaks apart, for decay would pull their logits to 0, a leak of one half."""
+    leaks = [p for name, p in net.named_parameters() if name.endswith("leak_logit")]
+    own = {id(p) for p in leaks}
+    groups: list[dict[str, Any]] = [{"params": [p for p in net.parameters() if id(p) not in own]}]
+    return [*groups, {"params": leaks, "weight_decay": 0.0}] if leaks else groups
 
 
 def _fingerprint(data: Dataset) -> str:

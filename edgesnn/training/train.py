@@ -164,6 +164,10 @@ def _resolved(
 ) -> tuple[Options, Resolved]:
     """The net for that data; a module of one's own decides its output's leak itself."""
     own = recipe_of(net) is OWN
+    if own and given.get("encoder_bias") is not None:
+        raise UsageError(
+            f"{label(net)} is a module of your own: set its encoder_bias in its layers"
+        )
     resolved = resolve(
         net,
         data.shape,

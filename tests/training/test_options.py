@@ -204,3 +204,18 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 
 CAPTURED: dict[str, Any] = {"capture_output": True, "text": True}
+
+
+def test_decay_does_not_pull_at_learned_leaks() -> None:
+    from edgesnn.networks.spec import NeuronSpec
+    from edgesnn.networks.spiking import SpikingNetwork
+    from edgesnn.networks.zoo import network_spec
+    from edgesnn.training.run import _groups
+
+    plain = SpikingNetwork(network_spec("mcu-mlp", (8, 8, 1), 10, 4))
+    assert [len(group) for group in _groups(plain)] == [1]
+    neuron = NeuronSpec(learn_leak=True)
+    learned = SpikingNetwork(network_spec("mcu-mlp", (8, 8, 1), 10, 4, neuron))
+    rest, leaks = _groups(learned)
+    assert leaks["weight_decay"] == 0.0 and len(leaks["params"]) == 1
+    assert len(rest["params"]) + 1 == len(list(learned.parameters()))
