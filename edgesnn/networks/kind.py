@@ -28,6 +28,19 @@ class Recipe:
     label_smoothing: float = 0.0
 
 
+# The papers' large nets: 200 epochs of AdamW, the rate falling as a cosine, no penalty on spikes.
+PAPERS = Recipe(
+    epochs=200,
+    rate_penalty=0.0,
+    early_penalty=0.0,
+    encoder_bias=0.0,
+    batch=128,
+    lr=1e-3,
+    augment="flip",
+    schedule="cosine",
+)
+
+
 @dataclass(frozen=True)
 class NetworkKind:
     """A named network: what it is, its layers for samples of a shape and a number of classes, its recipe."""

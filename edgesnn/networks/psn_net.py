@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesnn.networks.kind import NetworkKind, Recipe, side
+from edgesnn.networks.kind import PAPERS, NetworkKind, side
 from edgesnn.networks.spec import LayerSpec, Shape
 
 
@@ -26,14 +26,5 @@ PSN_NET = NetworkKind(
     "psn-net",
     "LE conv 3x3x256, 5 spiking convs 3x3x256, average pools, spiking dense 2048",
     _psn_net,
-    Recipe(
-        epochs=200,
-        rate_penalty=0.0,
-        early_penalty=0.0,
-        encoder_bias=0.0,
-        batch=128,
-        lr=1e-3,
-        augment="flip",
-        schedule="cosine",
-    ),
+    PAPERS,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesnn.networks.kind import NetworkKind, Recipe
+from edgesnn.networks.kind import PAPERS, NetworkKind, Recipe
 from edgesnn.networks.spec import LayerSpec, NetworkSpec, Shape
 
 
@@ -58,15 +58,6 @@ RESNETS = (
         "sew-resnet18",
         "SEW ResNet-18: LE conv 3x3x64, four stages of two blocks of 64 to 512 channels, average pool",
         _resnet18,
-        Recipe(
-            epochs=200,
-            rate_penalty=0.0,
-            early_penalty=0.0,
-            encoder_bias=0.0,
-            batch=128,
-            lr=1e-3,
-            augment="flip",
-            schedule="cosine",
-        ),
+        PAPERS,
     ),
 )

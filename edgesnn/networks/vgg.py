@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgesnn.networks.kind import NetworkKind, Recipe, side
+from edgesnn.networks.kind import PAPERS, NetworkKind, side
 from edgesnn.networks.spec import LayerSpec, Shape
 
 # Channels of the 3x3 convolutions; POOL is a pool of 2.
@@ -37,22 +37,11 @@ def _vgg(plan: tuple[int, ...]) -> Callable[[Shape, int], tuple[LayerSpec, ...]]
     return layers
 
 
-_RECIPE = Recipe(
-    epochs=200,
-    rate_penalty=0.0,
-    early_penalty=0.0,
-    encoder_bias=0.0,
-    batch=128,
-    lr=1e-3,
-    augment="flip",
-    schedule="cosine",
-)
-
 VGGS = (
     NetworkKind(
-        "vgg11", "VGG-11: LE conv 3x3x64, 7 spiking convs 3x3, OR-pools", _vgg(VGG11), _RECIPE
+        "vgg11", "VGG-11: LE conv 3x3x64, 7 spiking convs 3x3, OR-pools", _vgg(VGG11), PAPERS
     ),
     NetworkKind(
-        "vgg16", "VGG-16: LE conv 3x3x64, 12 spiking convs 3x3, OR-pools", _vgg(VGG16), _RECIPE
+        "vgg16", "VGG-16: LE conv 3x3x64, 12 spiking convs 3x3, OR-pools", _vgg(VGG16), PAPERS
     ),
 )
