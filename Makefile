@@ -21,7 +21,7 @@ help:
 	@echo "  make typetree  build/typetree: the package as a type checker wants to see it"
 	@echo "  make warnings  the C core with all warnings as errors, for this machine and for Arm"
 	@echo "  make wheel     build the wheel and run the suite against it, outside this folder"
-	@echo "make bench     import time, host inference, instructions on the emulated board, neurons"
+	@echo "make bench     import time, host inference, instructions on the emulated board, neurons, neurons"
 	@echo "make size      code, tables, RAM and stack of the C core and of a firmware"
 	@echo "make golden    write tests/golden/*.json again; read the diff"
 
