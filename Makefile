@@ -21,9 +21,11 @@ help:
 	@echo "  make typetree  build/typetree: the package as a type checker wants to see it"
 	@echo "  make warnings  the C core with all warnings as errors, for this machine and for Arm"
 	@echo "  make wheel     build the wheel and run the suite against it, outside this folder"
-	@echo "make bench     import time, host inference, instructions on the emulated board, neurons, neurons"
-	@echo "make size      code, tables, RAM and stack of the C core and of a firmware"
-	@echo "make golden    write tests/golden/*.json again; read the diff"
+	@echo "make bench     import time, host inference, a table per emulated core (this project, the dense int8"
+	@echo "               baseline, CMSIS-NN), neurons; MODELS=\"zoo:mnist-lenet\" IMAGES=1000 CORES=cortex-m4 LAYERS=1"
+	@echo "make size      flash, RAM and stack of the golden firmware per core, functions that changed (ALL=1: all);"
+	@echo "               BUNDLE=folder: of a bundle"
+	@echo "make golden    write tests/golden/*.json (traces, sizes) again; read the diff"
 
 setup: $(STAMP)
 
@@ -72,11 +74,12 @@ wheel: setup
 	  EDGESNN_TEST_WHEEL=1 ../env/bin/python -m pytest -p no:cacheprovider $(CURDIR)/tests
 
 bench: setup
-	@$(PY) scripts/bench.py $(MODELS)
+	@$(PY) scripts/bench.py $(MODELS) $(if $(IMAGES),--images $(IMAGES)) $(if $(CORES),--cores $(CORES)) \
+	  $(if $(LAYERS),--layers)
 	@$(PY) scripts/bench_neurons.py --net
 
 size: setup
-	@$(PY) scripts/size.py $(BUNDLE)
+	@$(PY) scripts/size.py $(BUNDLE) $(if $(ALL),--all)
 
 golden: setup
 	@$(PY) scripts/golden.py
