@@ -1,7 +1,8 @@
 """`make golden`: write what the reference interpreter says of the golden programs, tests/golden/*.json.
 
 A golden program is a text file (tests/golden/*.program) that stays as it is. The one trace beside it judges
-interpreter, host library and firmware; read its diff before you commit it.
+interpreter, host library and firmware; read its diff before you commit it. sizes.json, written last, is what
+`make size` compares with.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import size
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.interpret import Interpreter
@@ -70,6 +72,8 @@ def main() -> int:
     for path in programs:
         path.with_suffix(".json").write_text(golden(path), encoding="utf-8")
         print(path.with_suffix(".json"))
+    missing = size.write_sizes()
+    print(size.SIZES, f"(not measured here: {', '.join(missing)})" if missing else "")
     return 0 if programs else 1
 
 
