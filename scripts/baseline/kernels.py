@@ -5,6 +5,9 @@ block reads them in a row; a max-pool compares the tile's sums before the one re
 into the middle of a map that already has the next one's border, so nothing tests bounds. It is what TVM and a C
 compiler make of plain loops: no dual multiply-accumulate of the DSP extension is written here, and GCC finds
 none in C.
+
+Maxima are `if`s: of two T.max in a row on one buffer element, TVM's C output lets the second read what was
+there before the first.
 """
 
 from __future__ import annotations
@@ -121,9 +124,8 @@ def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
                     for q in T.unroll(results):
                         for b in T.unroll(block):
                             for p in T.unroll(window - 1):
-                                sums[q * block + b] = T.max(
-                                    sums[q * block + b], sums[(q + p + 1) * block + b]
-                                )
+                                if sums[q * block + b] < sums[(q + p + 1) * block + b]:
+                                    sums[q * block + b] = sums[(q + p + 1) * block + b]
                             into: T.let = (
                                 ((oy + out_top) * out_width + T.truncdiv(ox, px) + q + out_left)
                                 * co
@@ -174,10 +176,11 @@ def pool(symbol: str, layer: Pool, border: Border) -> Kernel:
                     best[0] = -128
                     for ky in T.unroll(kh):
                         for kx in T.unroll(kw):
-                            best[0] = T.max(
-                                best[0],
-                                T.Cast("int32", x[((oy * sy + ky) * width + ox * sx + kx) * c + k]),
+                            v: T.let = T.Cast(
+                                "int32", x[((oy * sy + ky) * width + ox * sx + kx) * c + k]
                             )
+                            if best[0] < v:
+                                best[0] = v
                     y[((oy + out_top) * out_width + ox + out_left) * c + k] = T.Cast(
                         "int8", best[0]
                     )
