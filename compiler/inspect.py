@@ -8,6 +8,7 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, prove
+from edgesnn.compiler.choose import Choice, choose
 from edgesnn.compiler.plan import Plan, plan_memory
 
 _KINDS = {
@@ -59,13 +60,13 @@ def arena_report(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def describe(program: ir.Program) -> dict[str, Any]:
+def describe(program: ir.Program, choice: Choice | None = None) -> dict[str, Any]:
     """A program's nodes, bounds, arena and table sizes: what holds on every target.
 
     Code size and stack depend on the target and are measured by `edgesnn compile`.
     """
     bounds = prove(program)
-    plan = plan_memory(program, bounds)
+    plan = plan_memory(program, bounds, choice or choose(program, bounds, None))
     source = program.input
     samples = isinstance(source, ir.SampleInput)
     weights = sum(a.size for _, a in ir.arrays(program) if a.dtype == np.int8)

@@ -1,4 +1,10 @@
-"""How weights lie in flash: every event's targets are contiguous, no bounds test inside a row segment.
+"""How spikes lie in memory and weights in flash.
+
+The spikes of a map in one step are bits, a few words a position: an OR-pool is an OR, an empty position one
+comparison, and the memory is a sixteenth of a queue of 16-bit addresses. Only what can emit an address twice
+in a step (SumPool, Merge) keeps a queue.
+
+Weights are laid out so that every event's targets are contiguous, with no bounds test inside a row segment.
 
 A convolution with stride s scatters an event at padded position q * s + r only through the taps k = r + j *
 s, to outputs q - j. Weights are therefore stored by phase r and, along a row, with j reversed: increasing
@@ -16,11 +22,47 @@ from edgesnn.compiler import ir
 
 
 @dataclass(frozen=True)
+class SpikeMap:
+    """The spikes of a map in one step: channel c of a position is bit c % bits of its word c // bits."""
+
+    shape: ir.Shape
+
+    @property
+    def bits(self) -> int:
+        """Width of a word: 8, 16 or 32, the narrowest that holds all channels, else 32."""
+        return next((b for b in (8, 16) if self.shape[2] <= b), 32)
+
+    @property
+    def dtype(self) -> str:
+        return f"uint{self.bits}"
+
+    @property
+    def words(self) -> int:
+        """Words a position."""
+        return -(-self.shape[2] // self.bits)
+
+    @property
+    def positions(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def plane(self) -> int:
+        """Bytes of one step, in whole 32-bit words."""
+        return -(-self.positions * self.words * self.bits // 32) * 4
+
+
+def padded(channels: int, lanes: int) -> int:
+    """Channels rounded up to whole groups of `lanes`."""
+    return -(-channels // lanes) * lanes
+
+
+@dataclass(frozen=True)
 class ScatterConv:
     """Weights of a convolution laid out for scattering.
 
     weights: int8[C_in, sy, sx, taps_y, taps_x, O / groups], taps reversed in x only; contiguous.
-    source, target: map shapes. per_group: (C_in / groups, O / groups).
+    source, target: map shapes; target's channels are padded (with zero weights) where asked.
+    per_group: (C_in / groups, O / groups).
     """
 
     weights: np.ndarray
@@ -44,18 +86,28 @@ class ScatterConv:
         return max(last, self.target[1] - 1) + margin + 1, margin
 
 
-def scatter_conv(p: ir.Projection, source: ir.Shape) -> ScatterConv:
-    """Lay out a projection; a dense one is a 1 x 1 convolution on the flattened map (1, 1, n)."""
+def scatter_conv(p: ir.Projection, source: ir.Shape, lanes: int = 1) -> ScatterConv:
+    """Lay out a projection; a dense one is a 1 x 1 convolution on the flattened map (1, 1, n).
+
+    Without groups the output channels are padded to a multiple of `lanes`.
+    """
     target = ir.conv_shape(p, source)
+    weight = p.weight
+    if lanes > 1:
+        if isinstance(p, ir.Conv) and p.groups > 1:
+            raise ValueError("the channels of a grouped convolution are not padded")
+        target = (target[0], target[1], padded(target[2], lanes))
+        extra = target[2] - weight.shape[0]
+        weight = np.pad(weight, [(0, extra), *[(0, 0)] * (weight.ndim - 1)])
     if isinstance(p, ir.Dense):
-        weights = np.ascontiguousarray(p.weight.T).reshape(p.weight.shape[1], 1, 1, 1, 1, -1)
+        weights = np.ascontiguousarray(weight.T).reshape(weight.shape[1], 1, 1, 1, 1, -1)
         return ScatterConv(weights, (1, 1, ir.size(source)), target, (1, 1), (0, 0), (1, 1), 1)
-    o, kh, kw, i = p.weight.shape
+    o, kh, kw, i = weight.shape
     (sy, sx), (dy, dx) = p.stride, p.dilation
     full_h, full_w = dy * (kh - 1) + 1, dx * (kw - 1) + 1
     taps_y, taps_x = -(-full_h // sy), -(-full_w // sx)
     expanded = np.zeros((o, taps_y * sy, taps_x * sx, i), dtype=np.int8)
-    expanded[:, :full_h:dy, :full_w:dx] = p.weight
+    expanded[:, :full_h:dy, :full_w:dx] = weight
     by_phase = expanded.reshape(o, taps_y, sy, taps_x, sx, i)[:, :, :, ::-1]
     # (groups, O/g, jy, ry, jx, rx, I) -> (groups, I, ry, rx, jy, jx, O/g)
     grouped = by_phase.reshape(p.groups, o // p.groups, taps_y, sy, taps_x, sx, i)

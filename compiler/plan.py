@@ -1,8 +1,8 @@
 """The memory plan: every byte a model needs at run time, in one static arena, known before anything runs.
 
-Membranes, spike times and counters live as long as an inference. A queue lives from the node that fills it to
-its last reader in the step, scratch only within its node, and the frame until the last encoder has read it in
-the first step; buffers whose lives do not overlap share memory.
+Membranes, an encoder's spikes of all steps and counters live as long as an inference. A spike map or queue
+lives from the node that fills it to its last reader in the step, scratch only within its node, and the frame
+until the last encoder has read it in the first step; buffers whose lives do not overlap share memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds
-from edgesnn.compiler.layout import scatter_conv
+from edgesnn.compiler.choose import Choice
+from edgesnn.compiler.layout import SpikeMap, padded, scatter_conv
 from edgesnn.targets.errors import EdgesnnError
 
 _BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4}
@@ -54,7 +55,13 @@ def strip_elements(p: ir.Projection, source: ir.Shape, rows: int) -> int:
     return rows * columns * layout.target[2]
 
 
-def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
+def spike_map(bounds: Bounds, name: str) -> SpikeMap | None:
+    """The spike map of a node; None where it has a queue, or emits nothing."""
+    b = bounds.nodes[name]
+    return SpikeMap(b.shape) if b.capacity and b.multiplicity == 1 else None
+
+
+def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice) -> Plan:
     """Place every buffer. Raises EdgesnnError if the model does not fit the engines' 32-bit counters."""
     if bounds.sops_per_inference > MAX_SOPS:
         raise EdgesnnError(
@@ -75,32 +82,35 @@ def plan_memory(program: ir.Program, bounds: Bounds) -> Plan:
     for i, node in enumerate(program.nodes):
         b = bounds.nodes[node.name]
         name = node.name
-        queue_end = last_reader[name]
+        spikes_end, steps = last_reader[name], 1
         if isinstance(node, ir.SampleInput):
             wanted.append(
                 Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, last_reader[name])
             )
         elif isinstance(node, ir.EventInput):
-            queue_end = end  # filled between steps
-            wanted.append(Buffer(f"{name}.bitmap", "uint8", -(-b.neurons // 8), 0, end))
+            spikes_end = end  # filled between steps
         elif isinstance(node, ir.LatencyEncoder):
             strip = strip_elements(node.projection, shapes[node.projection.source], node.pool[0])
             wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
-            wanted.append(Buffer(f"{name}.times", "uint8", -(-b.neurons // 4) * 4, 0, end))
+            wanted.append(Buffer(f"{name}.steps", "int32", program.timesteps, 0, end))
+            spikes_end, steps = end, program.timesteps
         elif isinstance(node, ir.CurrentEncoder):
             strip = strip_elements(node.projection, shapes[node.projection.source], 1)
             wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
             wanted.append(Buffer(f"{name}.current", str(b.sums), b.neurons, 0, end))
             wanted.append(Buffer(f"{name}.u", str(b.width), b.neurons, 0, end))
-        elif isinstance(node, ir.OrPool):
-            wanted.append(Buffer(f"{name}.seen", "uint8", b.neurons, i, i))
         elif isinstance(node, ir.Population):
-            wanted.append(Buffer(f"{name}.u", str(b.width), b.neurons, 0, end))
+            stored = b.shape[0] * b.shape[1] * padded(b.shape[2], choice[name].lanes)
+            wanted.append(Buffer(f"{name}.u", str(b.width), stored, 0, end))
+        spikes = spike_map(bounds, name)
+        if spikes is not None:
+            first = 0 if steps > 1 or isinstance(node, ir.EventInput) else i
+            size = spikes.plane * steps
+            wanted.append(Buffer(f"{name}.spikes", "uint8", size, first, spikes_end))
             if isinstance(node, ir.Amos):
-                wanted.append(Buffer(f"{name}.fired", "uint8", b.neurons, 0, end))
-        if b.capacity:
-            first = 0 if isinstance(node, ir.EventInput) else i
-            wanted.append(Buffer(f"{name}.queue", bounds.event_dtype, b.capacity, first, queue_end))
+                wanted.append(Buffer(f"{name}.fired", "uint8", spikes.plane, 0, end))
+        elif b.capacity:
+            wanted.append(Buffer(f"{name}.queue", bounds.event_dtype, b.capacity, i, spikes_end))
     return _place(wanted)
 
 

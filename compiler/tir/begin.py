@@ -7,11 +7,27 @@ from typing import Any
 from tvm.script import tirx as T
 
 from edgesnn.compiler.ir import Shifts
+from edgesnn.compiler.styles import Style
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
+from edgesnn.compiler.tir.membrane import stored_as
 
 
-def begin_first(symbol: str, *, positions: int, channels: int, width: str) -> Kernel:
-    """u[p, c] = bias[c]; the membranes start at 0, and leak(0) = 0."""
+def begin_first(symbol: str, *, positions: int, words: int) -> Kernel:
+    """The membranes of every position, as 32-bit words, are those of the table; they start at 0, and leak(0) = 0."""
+
+    @T.prim_func
+    def main(bias_p: T.handle("uint32"), u_p: T.handle("uint32")):
+        bias = T.decl_buffer((words,), "uint32", data=bias_p)
+        u = T.decl_buffer((positions * words,), "uint32", data=u_p)
+        for p in range(positions):
+            for c in range(words):
+                u[p * words + c] = bias[c]
+
+    return make_kernel(symbol, (table("bias_p", "uint32"), pointer("u_p", "uint32")), main)
+
+
+def begin_first_narrow(symbol: str, *, positions: int, channels: int, width: str) -> Kernel:
+    """u[p, c] = bias[c], where a position is no whole number of 32-bit words."""
 
     @T.prim_func
     def main(bias_p: T.handle(width), u_p: T.handle(width)):
@@ -25,9 +41,20 @@ def begin_first(symbol: str, *, positions: int, channels: int, width: str) -> Ke
 
 
 def begin_next(
-    symbol: str, *, positions: int, channels: int, width: str, leaks: tuple[Shifts, ...]
+    symbol: str,
+    *,
+    positions: int,
+    channels: int,
+    width: str,
+    leaks: tuple[Shifts, ...],
+    style: Style,
 ) -> Kernel:
-    """u[p, c] = leak_c(u[p, c]) + bias[c], computed in 32 bits; one leak for all channels, or one each."""
+    """u[p, c] = leak_c(u[p, c]) + bias[c], computed in 32 bits; one leak for all channels, or one each.
+
+    `bias` holds values as they are, also where membranes are stored biased.
+    """
+    biased = style.biased
+    lanes = 2 if biased else 1
 
     def leaked(u: Any, leak: Shifts) -> Any:
         total = T.int32(0)
@@ -42,17 +69,23 @@ def begin_next(
             out = T.if_then_else(c == i, leaked(u, leaks[i]), out)
         return out
 
+    def next_value(old: Any, bias: Any, lane: int) -> Any:
+        u = stored_as(lane, T.Cast("int32", old), biased)
+        return T.Cast(width, stored_as(lane, leaked(u, leaks[0]) + T.Cast("int32", bias), biased))
+
     @T.prim_func
     def shared(bias_p: T.handle(width), u_p: T.handle(width)):
         bias = T.decl_buffer((channels,), width, data=bias_p)
         u = T.decl_buffer((positions * channels,), width, data=u_p)
         for p in range(positions):
-            for c in range(channels):
-                u[p * channels + c] = T.Cast(
-                    width,
-                    leaked(T.Cast("int32", u[p * channels + c]), leaks[0])
-                    + T.Cast("int32", bias[c]),
+            for c in range(channels // lanes):
+                u[p * channels + c * lanes] = next_value(
+                    u[p * channels + c * lanes], bias[c * lanes], 0
                 )
+                if T.bool(lanes == 2):
+                    u[p * channels + c * lanes + lanes - 1] = next_value(
+                        u[p * channels + c * lanes + lanes - 1], bias[c * lanes + lanes - 1], 1
+                    )
 
     @T.prim_func
     def each(bias_p: T.handle(width), u_p: T.handle(width)):
@@ -66,6 +99,8 @@ def begin_next(
                     + T.Cast("int32", bias[c]),
                 )
 
+    if len(leaks) > 1 and biased:
+        raise ValueError("one leak per channel needs membranes stored as they are")
     params = (table("bias_p", width), pointer("u_p", width))
     return make_kernel(symbol, params, shared if len(leaks) == 1 else each)
 

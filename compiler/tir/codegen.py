@@ -51,7 +51,8 @@ def c_source(kernel: Kernel) -> str:
     """One kernel as a C99 function."""
     target = tvm.target.Target("c")
     module = tvm.get_global_func("target.build.c")(_lower(kernel, target), target)
-    lines = [x for x in module.inspect_source().splitlines() if not x.startswith(_DROPPED)]
+    text = module.inspect_source().splitlines()
+    lines = [x for x in text if not x.startswith(_DROPPED) and "#pragma" not in x]
     text = "\n".join(lines)
     text = text.replace('#ifdef __cplusplus\nextern "C"\n#endif\n', "")
     declared = ", ".join(

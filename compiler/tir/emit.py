@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,20 +10,20 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
+from edgesnn.compiler.choose import Choice
 from edgesnn.compiler.inspect import node_kind
-from edgesnn.compiler.layout import ScatterConv, scatter_conv
-from edgesnn.compiler.plan import Plan
-from edgesnn.compiler.tir.amos import amos_fire
-from edgesnn.compiler.tir.begin import add_current, begin_first, begin_next
-from edgesnn.compiler.tir.event_conv import event_conv
-from edgesnn.compiler.tir.event_dense import event_dense
-from edgesnn.compiler.tir.fire import fire
+from edgesnn.compiler.layout import ScatterConv, SpikeMap, padded, scatter_conv
+from edgesnn.compiler.plan import Plan, spike_map
+from edgesnn.compiler.styles import PLAIN, Style
+from edgesnn.compiler.tir.begin import add_current, begin_first, begin_first_narrow, begin_next
+from edgesnn.compiler.tir.deliver import conv_map, conv_queue, dense_map, dense_queue
+from edgesnn.compiler.tir.fire import amos_fire, fire
 from edgesnn.compiler.tir.kernel import C_TYPES, Kernel
-from edgesnn.compiler.tir.merge import merge
-from edgesnn.compiler.tir.pool import or_pool, sum_pool
+from edgesnn.compiler.tir.merge import merge_map, merge_queue
+from edgesnn.compiler.tir.pool import or_pool, sum_pool_map, sum_pool_queue
 from edgesnn.compiler.tir.readout import readout
 from edgesnn.compiler.tir.sample_conv import copy_row, sample_conv
-from edgesnn.compiler.tir.spike_times import emit_times, spike_times
+from edgesnn.compiler.tir.spike_planes import clear_planes, spike_planes
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Emission:
     program: ir.Program
     bounds: Bounds
     plan: Plan
+    choice: Choice
     kernels: list[Kernel] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
@@ -39,12 +41,27 @@ class Emission:
     def table(self, name: str, values: np.ndarray, dtype: str) -> str:
         """Emit a constant table and return the expression that names it."""
         flat = values.astype(np.int64).ravel().tolist()
-        rows = [", ".join(map(str, flat[i : i + 20])) for i in range(0, len(flat), 20)]
+        suffix = "u" if dtype == "uint32" else ""
+        texts = [f"{value}{suffix}" for value in flat]
+        rows = [", ".join(texts[i : i + 20]) for i in range(0, len(flat), 20)]
         body = ",\n  ".join(rows)
+        # Micro-kernels read any table by words.
         self.tables.append(
-            f"static const {C_TYPES[dtype]} {name}[{len(flat)}] = {{\n  {body}\n}};\n"
+            f"ESNN_ALIGNED static const {C_TYPES[dtype]} {name}[{len(flat)}] = {{\n  {body}\n}};\n"
         )
         return name
+
+    def spikes(self, source: str) -> tuple[SpikeMap, str]:
+        """A source's spike map and the expression for its words in step t."""
+        found = self.map_of(source)
+        assert found is not None
+        at = f"{self.plan.offset(f'{source}.spikes')}u"
+        if isinstance(self.program.node(source), ir.LatencyEncoder):
+            at += f" + (uint32_t)(t - 1) * {found.plane}u"
+        return found, f"(const {C_TYPES[found.dtype]} *)(const void *)(arena + {at})"
+
+    def map_of(self, source: str) -> SpikeMap | None:
+        return spike_map(self.bounds, source)
 
     def at(self, buffer: str, dtype: str, *, const: bool = False) -> str:
         """The expression for a buffer of the arena."""
@@ -63,9 +80,9 @@ class Emission:
         return f"{kernel.symbol}({', '.join(arguments)});"
 
 
-def emit(program: ir.Program, bounds: Bounds, plan: Plan) -> Emission:
-    """Choose and parametrise a kernel per piece of work and write the calls."""
-    e = Emission(program, bounds, plan)
+def emit(program: ir.Program, bounds: Bounds, plan: Plan, choice: Choice) -> Emission:
+    """Parametrise a kernel per piece of work and write the calls."""
+    e = Emission(program, bounds, plan, choice)
     for i, node in enumerate(program.nodes):
         if isinstance(node, ir.SampleInput | ir.EventInput):
             continue
@@ -113,38 +130,43 @@ def _sample_rows(e: Emission, i: int, node: ir.Encoder, rows: int) -> tuple[str,
 
 
 def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
-    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
-    sums = str(b.sums)
+    b, spikes = e.bounds.nodes[node.name], e.map_of(node.name)
+    assert spikes is not None
+    sums, steps = str(b.sums), e.program.timesteps
     rows, layout = _sample_rows(e, i, node, node.pool[0])
-    thresholds = node.thresholds if node.thresholds.size else np.zeros(1, dtype=np.int32)
-    times = e.call(
-        spike_times(
-            f"esnn_spike_times_{sums}_{i}",
+    thresholds = node.thresholds if node.thresholds.size else np.zeros(b.shape[2], dtype=np.int32)
+    counts = e.at(f"{node.name}.steps", "int32")
+    clear = e.call(
+        clear_planes(f"esnn_clear_planes_{i}", words=spikes.plane * steps // 4, steps=steps),
+        e.at(f"{node.name}.spikes", "uint32"),
+        counts,
+    )
+    planes = e.call(
+        spike_planes(
+            f"esnn_spike_planes_{sums}_{i}",
             layout=layout,
             pool=node.pool,
-            steps=e.program.timesteps,
+            spikes=spikes,
+            steps=steps,
             sums=sums,
         ),
         e.at(f"{node.name}.strip", sums, const=True),
         e.table(f"thresholds_{i}", thresholds, "int32"),
         "row",
-        e.at(f"{node.name}.times", "uint8"),
+        e.at(f"{node.name}.spikes", spikes.dtype),
+        counts,
     )
-    queue = e.call(
-        emit_times(f"esnn_emit_times_{event}_{i}", units=b.neurons, event=event),
-        e.at(f"{node.name}.times", "uint32", const=True),
-        "t",
-        e.at(f"{node.name}.queue", event),
-        "out",
-    )
-    return [*_first_step(b.shape[0], rows, times), queue, "(void)sops;", "return out[0];"]
+    found = e.at(f"{node.name}.steps", "int32", const=True)
+    first = _first_step(b.shape[0], (clear,), rows, planes)
+    return [*first, "(void)sops;", "(void)out;", f"return ({found})[t - 1];"]
 
 
-def _first_step(rows: int, *statements: str) -> list[str]:
-    """Statements for each row of an encoder's map, in the first step only."""
+def _first_step(rows: int, before: tuple[str, ...], *statements: str) -> list[str]:
+    """Statements in the first step only: `before`, then the others for each row of an encoder's map."""
     inner = [f"    {statement}" for statement in statements]
     loop = f"  for (row = 0; row < {rows}; ++row) {{"
-    return ["int32_t row;", "if (t == 1) {", loop, *inner, "  }", "}"]
+    head = [f"  {statement}" for statement in before]
+    return ["int32_t row;", "if (t == 1) {", *head, loop, *inner, "  }", "}"]
 
 
 def _current_encoder(e: Emission, i: int, node: ir.CurrentEncoder) -> list[str]:
@@ -162,122 +184,148 @@ def _current_encoder(e: Emission, i: int, node: ir.CurrentEncoder) -> list[str]:
         e.at(f"{node.name}.current", sums, const=True),
         e.at(f"{node.name}.u", width),
     )
-    begin = _begin(e, i, node, (node.leak,))
+    begin = _begin(e, i, node, (node.leak,), PLAIN)
     tail = ["(void)sops;", "return out[0];"]
-    return [*_first_step(b.shape[0], rows, copied), *begin, current, _fire(e, i, node), *tail]
+    first = _first_step(b.shape[0], (), rows, copied)
+    return [*first, *begin, current, _fire(e, i, node, PLAIN), *tail]
 
 
 def _merge(e: Emission, i: int, node: ir.Merge) -> list[str]:
-    event = e.bounds.event_dtype
-    calls = [
-        e.call(
-            merge(
-                f"esnn_merge_{event}_{i}_{k}",
-                capacity=e.bounds.nodes[source].capacity,
-                capacity_out=e.bounds.nodes[node.name].capacity,
-                event=event,
-            ),
-            e.at(f"{source}.queue", event, const=True),
-            e.count(source),
-            e.at(f"{node.name}.queue", event),
-            "out",
-        )
-        for k, source in enumerate(node.sources)
-    ]
+    event, room = e.bounds.event_dtype, e.bounds.nodes[node.name].capacity
+    queue = e.at(f"{node.name}.queue", event)
+    calls = []
+    for k, source in enumerate(node.sources):
+        symbol = f"esnn_merge_{event}_{i}_{k}"
+        if e.map_of(source) is not None:
+            spikes, words = e.spikes(source)
+            kernel = merge_map(symbol, spikes=spikes, capacity_out=room, event=event)
+            calls.append(e.call(kernel, words, queue, "out"))
+        else:
+            capacity = e.bounds.nodes[source].capacity
+            kernel = merge_queue(symbol, capacity=capacity, capacity_out=room, event=event)
+            incoming = e.at(f"{source}.queue", event, const=True)
+            calls.append(e.call(kernel, incoming, e.count(source), queue, "out"))
     return [*calls, "(void)t;", "(void)sops;", "return out[0];"]
 
 
 def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
     event = e.bounds.event_dtype
-    source = e.bounds.nodes[node.source]
-    incoming = e.at(f"{node.source}.queue", event, const=True)
-    queue = e.at(f"{node.name}.queue", event)
+    source, capacity = e.bounds.nodes[node.source], e.bounds.nodes[node.name].capacity
     if isinstance(node, ir.OrPool):
-        kernel = or_pool(
-            f"esnn_or_pool_{event}_{i}",
-            source=source.shape,
+        spikes, words = e.spikes(node.source)
+        kernel = or_pool(f"esnn_or_pool_{i}", spikes=spikes, kernel=node.kernel, stride=node.stride)
+        call = e.call(kernel, words, e.at(f"{node.name}.spikes", spikes.dtype), "out")
+    elif e.map_of(node.source) is not None:
+        spikes, words = e.spikes(node.source)
+        kernel = sum_pool_map(
+            f"esnn_sum_pool_{event}_{i}",
+            spikes=spikes,
             kernel=node.kernel,
             stride=node.stride,
-            capacity=source.capacity,
+            capacity_out=capacity,
             event=event,
         )
-        seen = e.at(f"{node.name}.seen", "uint8")
-        call = e.call(kernel, incoming, e.count(node.source), seen, queue, "out")
+        call = e.call(kernel, words, e.at(f"{node.name}.queue", event), "out")
     else:
-        kernel = sum_pool(
+        kernel = sum_pool_queue(
             f"esnn_sum_pool_{event}_{i}",
             source=source.shape,
             kernel=node.kernel,
             stride=node.stride,
             capacity=source.capacity,
-            capacity_out=e.bounds.nodes[node.name].capacity,
+            capacity_out=capacity,
             event=event,
         )
+        incoming = e.at(f"{node.source}.queue", event, const=True)
+        queue = e.at(f"{node.name}.queue", event)
         call = e.call(kernel, incoming, e.count(node.source), queue, "out")
     return [call, "(void)t;", "(void)sops;", "return out[0];"]
 
 
 def _begin(
-    e: Emission, i: int, node: ir.CurrentEncoder | ir.Population, leaks: tuple[ir.Shifts, ...]
+    e: Emission,
+    i: int,
+    node: ir.CurrentEncoder | ir.Population,
+    leaks: tuple[ir.Shifts, ...],
+    style: Style,
 ) -> list[str]:
     """u <- bias in the first step, u <- leak(u) + bias in every later one."""
     b = e.bounds.nodes[node.name]
-    width, positions, channels = str(b.width), b.shape[0] * b.shape[1], b.shape[2]
-    u = e.at(f"{node.name}.u", width)
-    bias = e.table(f"bias_{i}", node.bias, width)
-    kernel = begin_first(
-        f"esnn_begin_first_{width}_{i}", positions=positions, channels=channels, width=width
-    )
-    lines = ["if (t == 1) {", f"  {e.call(kernel, bias, u)}"]
+    width, positions = str(b.width), b.shape[0] * b.shape[1]
+    stored = padded(b.shape[2], style.lanes)
+    values = np.pad(node.bias.astype(np.int64), (0, stored - b.shape[2]))
+    bias = values
+    if style.biased:
+        bias = values.copy()
+        bias[0::2] ^= -(2**15)
+    size = np.dtype(width).itemsize
+    if stored * size % 4 == 0:
+        words = np.ascontiguousarray(bias.astype(width)).view(np.uint32)
+        kernel = begin_first(f"esnn_begin_first_{i}", positions=positions, words=words.size)
+        table = e.table(f"first_{i}", words, "uint32")
+        first = e.call(kernel, table, e.at(f"{node.name}.u", "uint32"))
+    else:
+        kernel = begin_first_narrow(
+            f"esnn_begin_first_{i}", positions=positions, channels=stored, width=width
+        )
+        table = e.table(f"first_{i}", bias, width)
+        first = e.call(kernel, table, e.at(f"{node.name}.u", width))
+    lines = ["if (t == 1) {", f"  {first}"]
     if leaks != (((1, 0),),) or node.bias.any():
         kernel = begin_next(
             f"esnn_begin_next_{width}_{i}",
             positions=positions,
-            channels=channels,
+            channels=stored,
             width=width,
             leaks=leaks,
+            style=style,
         )
-        lines += ["} else {", f"  {e.call(kernel, bias, u)}"]
+        later = e.call(kernel, e.table(f"bias_{i}", values, width), e.at(f"{node.name}.u", width))
+        lines += ["} else {", f"  {later}"]
     return [*lines, "}"]
 
 
-def _fire(e: Emission, i: int, node: ir.CurrentEncoder | ir.Lif | ir.Amos) -> str:
-    b, event = e.bounds.nodes[node.name], e.bounds.event_dtype
-    width, positions, channels = str(b.width), b.shape[0] * b.shape[1], b.shape[2]
+def _fire(e: Emission, i: int, node: ir.CurrentEncoder | ir.Lif | ir.Amos, style: Style) -> str:
+    b, spikes = e.bounds.nodes[node.name], e.map_of(node.name)
+    assert spikes is not None
+    width, stored = str(b.width), padded(b.shape[2], style.lanes)
     narrow = "int16" if int(node.threshold.max()) < 2**15 else "int32"
-    theta = e.table(f"theta_{i}", node.threshold, narrow)
-    queue = e.at(f"{node.name}.queue", event)
+    limits = np.pad(
+        node.threshold.astype(np.int64), (0, stored - b.shape[2]), constant_values=2**15 - 1
+    )
+    theta = e.table(f"theta_{i}", limits, narrow)
+    words = e.at(f"{node.name}.spikes", spikes.dtype)
     if isinstance(node, ir.Amos):
         kernel = amos_fire(
             f"esnn_amos_fire_{width}_{i}",
-            positions=positions,
-            channels=channels,
+            spikes=spikes,
+            stored=stored,
             width=width,
             theta=narrow,
-            event=event,
+            style=style,
             forced_at=e.program.timesteps if node.forced else 0,
         )
         u = e.at(f"{node.name}.u", width, const=True)
-        return e.call(kernel, theta, u, "t", e.at(f"{node.name}.fired", "uint8"), queue, "out")
+        return e.call(kernel, theta, u, "t", e.at(f"{node.name}.fired", spikes.dtype), words, "out")
     kernel = fire(
         f"esnn_fire_{width}_{i}",
-        positions=positions,
-        channels=channels,
+        spikes=spikes,
+        stored=stored,
         width=width,
         theta=narrow,
-        event=event,
+        style=style,
         hard=node.reset == "hard",
     )
-    return e.call(kernel, theta, e.at(f"{node.name}.u", width), queue, "out")
+    return e.call(kernel, theta, e.at(f"{node.name}.u", width), words, "out")
 
 
 def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
-    b = e.bounds.nodes[node.name]
+    b, style = e.bounds.nodes[node.name], e.choice[node.name]
     width = str(b.width)
     leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
-    lines = _begin(e, i, node, leaks)
+    lines = _begin(e, i, node, leaks, style)
     for k, p in enumerate(node.projections):
-        lines.append(_integrate(e, f"{i}_{k}", p, width, e.at(f"{node.name}.u", width)))
+        lines.append(_integrate(e, f"{i}_{k}", p, width, e.at(f"{node.name}.u", width), style))
     lines.append("*sops = (uint32_t)out[1];")
     if isinstance(node, ir.Accumulator):
         kernel = readout(
@@ -285,44 +333,48 @@ def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
         )
         lines.append(e.call(kernel, e.at(f"{node.name}.u", width, const=True), "out"))
     else:
-        lines.append(_fire(e, i, node))
+        lines.append(_fire(e, i, node, style))
     return [*lines, "return out[0];"]
 
 
-def _integrate(e: Emission, tag: str, p: ir.Projection, width: str, u: str) -> str:
+def packed_weights(weights: np.ndarray, style: Style) -> np.ndarray:
+    """A layout's weights as the words of the style's table, flat."""
+    flat = weights.astype(np.int64).reshape(-1)
+    if style.order:
+        flat = flat.reshape(-1, len(style.order))[:, style.order].reshape(-1)
+    if style.outputs_per_word == 2:
+        flat = (flat[1::2] * 65536 + flat[0::2]) & 0xFFFFFFFF
+    return flat
+
+
+def _integrate(e: Emission, tag: str, p: ir.Projection, width: str, u: str, style: Style) -> str:
     event = e.bounds.event_dtype
     source = e.bounds.nodes[p.source]
-    layout = scatter_conv(p, source.shape)
-    weights = e.table(f"weights_{tag}", layout.weights, "int8")
-    incoming = e.at(f"{p.source}.queue", event, const=True)
+    layout = scatter_conv(p, source.shape, style.lanes)
+    weights = e.table(f"weights_{tag}", packed_weights(layout.weights, style), style.weight)
+    common = {"layout": layout, "style": style, "width": width}
+    spiked = e.map_of(p.source)
+    if spiked is not None:
+        incoming: tuple[str, ...] = (e.spikes(p.source)[1],)
+    else:
+        incoming = (e.at(f"{p.source}.queue", event, const=True), e.count(p.source))
     if isinstance(p, ir.Dense):
-        kernel = event_dense(
-            f"esnn_event_dense_{width}_{tag}",
-            inputs=p.weight.shape[1],
-            outputs=p.weight.shape[0],
-            capacity=source.capacity,
-            width=width,
-            event=event,
-        )
-        return e.call(kernel, incoming, e.count(p.source), weights, u, "out")
-    kernel = event_conv(
-        f"esnn_event_conv_{width}_{tag}",
-        layout=layout,
-        capacity=source.capacity,
-        width=width,
-        event=event,
-    )
+        symbol, outputs = f"esnn_dense_{width}_{tag}", p.weight.shape[0]
+        if spiked is not None:
+            kernel = dense_map(symbol, spikes=spiked, outputs=outputs, **common)
+        else:
+            kernel = dense_queue(
+                symbol, capacity=source.capacity, event=event, outputs=outputs, **common
+            )
+        return e.call(kernel, *incoming, weights, u, "out")
+    symbol = f"esnn_conv_{width}_{tag}"
+    if spiked is not None:
+        kernel = conv_map(symbol, spikes=spiked, **common)
+    else:
+        kernel = conv_queue(symbol, capacity=source.capacity, event=event, **common)
     rows, columns = fan_tables(p, source.shape)
-    return e.call(
-        kernel,
-        incoming,
-        e.count(p.source),
-        weights,
-        e.table(f"rows_{tag}", rows, "int32"),
-        e.table(f"columns_{tag}", columns, "int32"),
-        u,
-        "out",
-    )
+    fan = (e.table(f"rows_{tag}", rows, "int32"), e.table(f"columns_{tag}", columns, "int32"))
+    return e.call(kernel, *incoming, weights, *fan, u, "out")
 
 
 def model_header(e: Emission) -> str:
@@ -360,6 +412,26 @@ def kernels_header(kernels: Iterable[Kernel]) -> str:
 """
 
 
+_MICRO = re.compile(r"\b(esnn_(?:rows|fire_soft|fire_hard|fire_none)_([a-z]+))\(")
+_BITS = re.compile(r"\besnn_(?:first_bit|count_bits)\(")
+
+
+def micro_headers(bodies: Iterable[str]) -> list[str]:
+    """Files of compiler/micro/ that kernels call into."""
+    text = "\n".join(bodies)
+    found = {f"esnn_{style}.h" for _, style in _MICRO.findall(text)}
+    return sorted(found | ({"esnn_bits.h"} if _BITS.search(text) else set()))
+
+
+def kernels_source(bodies: list[str]) -> str:
+    """kernels.c: the kernels, behind the micro-kernels that they call and no others."""
+    used = sorted({name.upper() for name, _ in _MICRO.findall("\n".join(bodies))})
+    defines = "".join(f"#define {name}\n" for name in used if "_FIRE_" in name)
+    includes = "".join(f'#include "{name}"\n' for name in micro_headers(bodies))
+    head = f'/* Generated by edgesnn through Apache TVM. */\n{defines}#include "kernels.h"\n{includes}\n'
+    return head + "\n".join(bodies)
+
+
 def model_source(e: Emission) -> str:
     """model.c: tables, node functions, descriptor."""
     p, plan = e.program, e.plan
@@ -368,17 +440,31 @@ def model_source(e: Emission) -> str:
     for i, node in enumerate(p.nodes):
         b = e.bounds.nodes[node.name]
         run = "0" if i == 0 else f"node_{i}"
-        queue = plan.offset(f"{node.name}.queue") if b.capacity else 0
-        kind = f"ESNN_NODE_{node_kind(node).upper()}"
-        rows.append(f'  {{"{node.name}", {run}, {queue}u, {b.capacity}u, {b.neurons}u, {kind}}}')
+        kind, spikes = f"ESNN_NODE_{node_kind(node).upper()}", e.map_of(node.name)
+        bits, plane, at = 0, 0, 0
+        if spikes is not None:
+            bits, at = spikes.bits, plan.offset(f"{node.name}.spikes")
+            plane = spikes.plane if isinstance(node, ir.LatencyEncoder) else 0
+        elif b.capacity:
+            at = plan.offset(f"{node.name}.queue")
+        rows.append(
+            f'  {{"{node.name}", {run}, {at}u, {b.capacity}u, {b.neurons}u, {kind}, '
+            f"{bits}u, {b.shape[2]}u, {plane}u}}"
+        )
     nodes = ",\n".join(rows)
-    held = "frame" if isinstance(p.input, ir.SampleInput) else "bitmap"
+    held = "frame" if isinstance(p.input, ir.SampleInput) else "spikes"
     identity = ", ".join(str(x) for x in p.digest()[:16])
     event_bytes = 2 if e.bounds.event_dtype == "uint16" else 4
     return f"""/* Generated by edgesnn from {_comment(p.name)}: tables, nodes, descriptor. */
 #include "model.h"
 
 #include "kernels.h"
+
+#if defined(__GNUC__)
+#define ESNN_ALIGNED __attribute__((aligned(4)))
+#else
+#define ESNN_ALIGNED
+#endif
 
 {"".join(e.tables)}
 {chr(10).join(e.functions)}

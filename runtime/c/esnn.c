@@ -21,24 +21,34 @@ static uint32_t esnn_read_event(const uint8_t *queue, uint32_t width, uint32_t i
   return ((const uint32_t *)(const void *)queue)[i];
 }
 
-static void esnn_write_event(uint8_t *queue, uint32_t width, uint32_t i, uint32_t address) {
-  if (width == 2u) {
-    ((uint16_t *)(void *)queue)[i] = (uint16_t)address;
+/* Words that a position takes in a spike map. */
+static uint32_t esnn_words(const esnn_node *node) { return (node->channels + node->bits - 1u) / node->bits; }
+
+static uint32_t esnn_read_word(const uint8_t *map, uint32_t bits, uint32_t i) {
+  if (bits == 8u) {
+    return map[i];
+  }
+  if (bits == 16u) {
+    return ((const uint16_t *)(const void *)map)[i];
+  }
+  return ((const uint32_t *)(const void *)map)[i];
+}
+
+static void esnn_write_word(uint8_t *map, uint32_t bits, uint32_t i, uint32_t word) {
+  if (bits == 8u) {
+    map[i] = (uint8_t)word;
+  } else if (bits == 16u) {
+    ((uint16_t *)(void *)map)[i] = (uint16_t)word;
   } else {
-    ((uint32_t *)(void *)queue)[i] = address;
+    ((uint32_t *)(void *)map)[i] = word;
   }
 }
 
-/* Empty the input queue; its events name the bits of the bitmap that are set. */
+/* No events yet in the step that runs next. */
 static void esnn_clear_input(esnn_ctx *ctx) {
-  const esnn_model *model = ctx->model;
-  uint8_t *bitmap = ctx->arena + model->input_offset;
-  const uint8_t *queue = ctx->arena + model->nodes[0].queue_offset;
-  uint32_t n = esnn_counts(ctx)[0];
-  uint32_t i;
-  for (i = 0; i < n; ++i) {
-    bitmap[esnn_read_event(queue, model->event_bytes, i) >> 3] = 0;
-  }
+  const esnn_node *input = &ctx->model->nodes[0];
+  size_t bytes = (size_t)(input->neurons / input->channels) * esnn_words(input) * (input->bits / 8u);
+  memset(ctx->arena + ctx->model->input_offset, 0, bytes);
   esnn_counts(ctx)[0] = 0;
 }
 
@@ -49,7 +59,7 @@ int32_t esnn_reset(esnn_ctx *ctx) {
   }
   n = ctx->model->node_count;
   if (ctx->model->input_bytes == 0) {
-    memset(ctx->arena + ctx->model->input_offset, 0, (ctx->model->nodes[0].neurons + 7u) / 8u);
+    esnn_clear_input(ctx);
   }
   memset(ctx->arena + ctx->model->counts_offset, 0, n * sizeof(uint32_t));
   memset(ctx->arena + ctx->model->stats_offset, 0, n * sizeof(esnn_stats));
@@ -115,8 +125,9 @@ int32_t esnn_push_frame(esnn_ctx *ctx, const void *samples, size_t bytes) {
 
 int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count) {
   const esnn_model *model;
-  uint8_t *bitmap;
-  uint32_t *queued;
+  const esnn_node *input;
+  uint8_t *map;
+  uint32_t words;
   size_t i;
   if (esnn_unbound(ctx) || (addresses == NULL && count != 0)) {
     return ESNN_ERR_ARGUMENT;
@@ -135,15 +146,18 @@ int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count)
   } else if (ctx->node != 0) {
     return ESNN_ERR_STATE; /* in the middle of a step */
   }
-  bitmap = ctx->arena + model->input_offset;
-  queued = esnn_counts(ctx);
+  input = &model->nodes[0];
+  map = ctx->arena + model->input_offset;
+  words = esnn_words(input);
   for (i = 0; i < count; ++i) {
-    uint32_t a = addresses[i];
-    uint32_t bit = 1u << (a & 7u);
-    if ((bitmap[a >> 3] & bit) == 0) {
-      bitmap[a >> 3] = (uint8_t)(bitmap[a >> 3] | bit);
-      esnn_write_event(ctx->arena + model->nodes[0].queue_offset, model->event_bytes, *queued, a);
-      ++*queued;
+    uint32_t position = addresses[i] / input->channels;
+    uint32_t channel = addresses[i] - position * input->channels;
+    uint32_t at = position * words + channel / input->bits;
+    uint32_t bit = 1u << channel % input->bits;
+    uint32_t word = esnn_read_word(map, input->bits, at);
+    if ((word & bit) == 0) {
+      esnn_write_word(map, input->bits, at, word | bit);
+      ++esnn_counts(ctx)[0];
     }
   }
   return ESNN_OK;
@@ -168,6 +182,8 @@ int32_t esnn_step_node(esnn_ctx *ctx) {
   out = node->run == NULL ? (int32_t)esnn_counts(ctx)[0] : node->run(ctx->arena, (int32_t)ctx->step, &sops);
   esnn_all_stats(ctx)[ctx->node].sops += sops;
   ctx->last_node = ctx->node;
+  ctx->seek_event = 0;
+  ctx->seek_bit = 0;
   if (node->kind != ESNN_NODE_OUTPUT) {
     esnn_counts(ctx)[ctx->node] = (uint32_t)out;
     esnn_all_stats(ctx)[ctx->node].events += (uint32_t)out;
@@ -238,14 +254,45 @@ int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out) {
   return ESNN_OK;
 }
 
-int32_t esnn_event(const esnn_ctx *ctx, uint32_t i, uint32_t *out) {
-  const esnn_model *model;
+int32_t esnn_event(esnn_ctx *ctx, uint32_t i, uint32_t *out) {
+  const esnn_node *node;
+  const uint8_t *map;
+  uint32_t words, row;
   if (esnn_unbound(ctx) || out == NULL || i >= ctx->last_count) {
     return ESNN_ERR_ARGUMENT;
   }
-  model = ctx->model;
-  *out = esnn_read_event(ctx->arena + model->nodes[ctx->last_node].queue_offset, model->event_bytes, i);
-  return ESNN_OK;
+  node = &ctx->model->nodes[ctx->last_node];
+  map = ctx->arena + node->spikes_offset;
+  if (node->bits == 0) {
+    *out = esnn_read_event(map, ctx->model->event_bytes, i);
+    return ESNN_OK;
+  }
+  map += (size_t)(ctx->step - 1u) * node->plane_bytes;
+  if (i < ctx->seek_event) {
+    ctx->seek_event = 0;
+    ctx->seek_bit = 0;
+  }
+  words = esnn_words(node);
+  row = words * node->bits; /* bits of a position */
+  for (;;) {
+    uint32_t at = ctx->seek_bit / node->bits;
+    uint32_t rest = esnn_read_word(map, node->bits, at) >> ctx->seek_bit % node->bits;
+    if (rest == 0) {
+      ctx->seek_bit = (at + 1u) * node->bits;
+      continue;
+    }
+    while ((rest & 1u) == 0) {
+      rest >>= 1;
+      ++ctx->seek_bit;
+    }
+    if (ctx->seek_event++ == i) {
+      uint32_t position = ctx->seek_bit / row;
+      *out = position * node->channels + (ctx->seek_bit - position * row);
+      ++ctx->seek_bit;
+      return ESNN_OK;
+    }
+    ++ctx->seek_bit;
+  }
 }
 
 int32_t esnn_node_stats(const esnn_ctx *ctx, uint32_t i, esnn_stats *out) {

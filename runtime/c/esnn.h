@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define ESNN_API_VERSION 1u
+#define ESNN_API_VERSION 2u
 
 /* Return codes. */
 #define ESNN_OK 0             /* done; from a step: no decision yet */
@@ -32,16 +32,22 @@ extern "C" {
 #define ESNN_NODE_OPERATOR 3 /* pooling */
 #define ESNN_NODE_OUTPUT 4   /* population that the readout looks at */
 
-/* One node of the program; run is null for the input. Otherwise it does all of the node's work in timestep
- * t (1...T): returns the number of events it put into its queue and adds its synaptic operations to *sops. The output node returns class + 1
- * when the readout's criterion is met and -(class + 1) with the leading class when it is not. */
+/* One node of the program; run is null for the input. Otherwise it does all of the node's work in timestep t
+ * (1...T): returns the number of events it emitted and adds its synaptic operations to *sops. The output node
+ * returns class + 1 when the readout's criterion is met and -(class + 1) with the leading class when it is not.
+ *
+ * What a node emits in a step is a spike map or, where bits is 0, a queue of model->event_bytes an address. In a
+ * map every position has its channels as bits of one or more words, the first channel in the lowest bit. */
 typedef struct esnn_node {
   const char *name;
   int32_t (*run)(uint8_t *arena, int32_t t, uint32_t *sops);
-  uint32_t queue_offset;   /* in the arena; events of model->event_bytes each */
+  uint32_t spikes_offset;  /* in the arena; of step 1 where plane_bytes is not 0 */
   uint32_t queue_capacity; /* events; proved never to be exceeded */
   uint32_t neurons;
   uint32_t kind;
+  uint32_t bits;        /* of a map's word: 8, 16 or 32 */
+  uint32_t channels;    /* of a position */
+  uint32_t plane_bytes; /* from one step's map to the next one's; 0: all steps use one */
 } esnn_node;
 
 /* A compiled model: constant, lives in flash. */
@@ -54,12 +60,12 @@ typedef struct esnn_model {
   uint32_t timesteps;
   uint32_t classes;
   uint32_t input_bytes;  /* one frame of samples; 0 for an event input */
-  uint32_t input_offset; /* in the arena: the frame; for an event input its bitmap of neurons */
+  uint32_t input_offset; /* in the arena: the frame; for an event input its spike map */
   uint32_t event_bytes;  /* 2 or 4 */
   uint32_t output_bytes; /* width of an output membrane, 2 or 4 */
   uint32_t output_offset;
   uint32_t stats_offset;  /* esnn_stats[node_count] */
-  uint32_t counts_offset; /* uint32_t[node_count]: events in each queue in this step */
+  uint32_t counts_offset; /* uint32_t[node_count]: events of each node in this step */
   uint32_t arena_bytes;
 } esnn_model;
 
@@ -77,6 +83,8 @@ typedef struct esnn_ctx {
   uint32_t node;       /* next node to run in this step */
   uint32_t last_node;  /* node run last */
   uint32_t last_count; /* events that it has emitted */
+  uint32_t seek_event; /* esnn_event's place in its map: this event is the next one at or after this bit */
+  uint32_t seek_bit;
   int32_t label;       /* -1 until decided */
   uint32_t exited;
 } esnn_ctx;
@@ -108,8 +116,8 @@ int32_t esnn_run(esnn_ctx *ctx);
 int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out);
 /* Output membrane of class k as of the last finished step of the output node. */
 int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out);
-/* Event i of the queue that the node run last has filled. */
-int32_t esnn_event(const esnn_ctx *ctx, uint32_t i, uint32_t *out);
+/* Event i of those that the node run last has emitted; fastest in ascending order of i. */
+int32_t esnn_event(esnn_ctx *ctx, uint32_t i, uint32_t *out);
 /* Counters of node i in this inference. */
 int32_t esnn_node_stats(const esnn_ctx *ctx, uint32_t i, esnn_stats *out);
 /* One line for an error code. */

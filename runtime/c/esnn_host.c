@@ -8,7 +8,7 @@ size_t esnn_host_context_bytes(void);
 void esnn_host_shape(uint32_t *shape);
 const esnn_model *esnn_host_model(void);
 int32_t esnn_host_outcome(const esnn_ctx *ctx, esnn_decision *decision, int32_t *membranes, esnn_stats *stats);
-int32_t esnn_host_queue(const esnn_ctx *ctx, uint32_t *events, uint32_t capacity);
+int32_t esnn_host_queue(esnn_ctx *ctx, uint32_t *events, uint32_t capacity);
 
 /* Bytes of an esnn_ctx. */
 size_t esnn_host_context_bytes(void) { return sizeof(esnn_ctx); }
@@ -50,7 +50,7 @@ int32_t esnn_host_outcome(const esnn_ctx *ctx, esnn_decision *decision, int32_t 
 }
 
 /* Events of the node run last: returns their number. */
-int32_t esnn_host_queue(const esnn_ctx *ctx, uint32_t *events, uint32_t capacity) {
+int32_t esnn_host_queue(esnn_ctx *ctx, uint32_t *events, uint32_t capacity) {
   uint32_t i;
   if (ctx->last_count > capacity) {
     return ESNN_ERR_MEMORY;

@@ -1,0 +1,43 @@
+"""Which style each population gets on a target (styles.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgesnn.compiler import ir
+from edgesnn.compiler.bounds import Bounds
+from edgesnn.compiler.styles import DSP, MVE, PAIRS, PLAIN, Style
+from edgesnn.targets.target import Target
+
+Choice = dict[str, Style]
+
+
+def choose(
+    program: ir.Program, bounds: Bounds, target: Target | None, *, micro: bool = True
+) -> Choice:
+    """A style for every population. Without a target, or without `micro`, all are plain."""
+    native = _native(target) if micro and target is not None else PLAIN
+    return {
+        node.name: native if _fits(node, bounds, native) else PLAIN
+        for node in program.nodes
+        if isinstance(node, ir.Population)
+    }
+
+
+def _native(target: Target) -> Style:
+    if target.kind == "host":
+        return PLAIN
+    if getattr(target, "mve", False):
+        return MVE
+    return DSP if getattr(target, "dsp", True) else PAIRS
+
+
+def _fits(node: ir.Population, bounds: Bounds, style: Style) -> bool:
+    """Micro-kernels add to int16 membranes, whole rows of channels at a time."""
+    if bounds.nodes[node.name].width != "int16":
+        return False
+    if any(isinstance(p, ir.Conv) and p.groups > 1 for p in node.projections):
+        return False
+    if isinstance(node, ir.Accumulator):
+        return not style.biased  # the readout and the C core read output membranes as they are
+    return int(np.max(node.threshold)) < 2**15

@@ -1,0 +1,105 @@
+/* Micro-kernels for cores with the DSP extension (Cortex-M4, M7, M33): int16 membranes, two in a register.
+ *
+ * Weights lie in groups of four as 0, 2, 1, 3: SXTAB16 adds bytes 0 and 2 of a word to two membranes and, with a
+ * rotation by eight, bytes 1 and 3 to the next two. All counts are multiples of 4, all addresses of 4. */
+#ifndef ESNN_DSP_H
+#define ESNN_DSP_H
+
+#include <stdint.h>
+
+#define ESNN_DSP_16                        \
+  "ldmia %[w]!, {r2, r3}\n"                \
+  "ldmia %[u], {r4-r11}\n"                 \
+  "sxtab16 r4, r4, r2\n"                   \
+  "sxtab16 r5, r5, r2, ror #8\n"           \
+  "sxtab16 r6, r6, r3\n"                   \
+  "sxtab16 r7, r7, r3, ror #8\n"           \
+  "ldmia %[w]!, {r2, r3}\n"                \
+  "sxtab16 r8, r8, r2\n"                   \
+  "sxtab16 r9, r9, r2, ror #8\n"           \
+  "sxtab16 r10, r10, r3\n"                 \
+  "sxtab16 r11, r11, r3, ror #8\n"         \
+  "stmia %[u]!, {r4-r11}\n"
+
+/* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n. */
+static __attribute__((noinline)) void esnn_rows_dsp(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
+                                                    int32_t u_step, int32_t w_step) {
+  u_step -= n;
+  w_step -= n;
+  for (; rows > 0; --rows) {
+    int32_t left = n;
+    __asm__ volatile(
+        "subs %[k], %[k], #32\n"
+        "blt 2f\n"
+        "1:\n" ESNN_DSP_16 ESNN_DSP_16
+        "subs %[k], %[k], #32\n"
+        "bge 1b\n"
+        "2: adds %[k], %[k], #16\n"
+        "blt 3f\n" ESNN_DSP_16
+        "sub %[k], %[k], #16\n"
+        "3: adds %[k], %[k], #12\n"
+        "blt 5f\n"
+        "4: ldr r2, [%[w]], #4\n"
+        "ldmia %[u], {r4, r5}\n"
+        "sxtab16 r4, r4, r2\n"
+        "sxtab16 r5, r5, r2, ror #8\n"
+        "stmia %[u]!, {r4, r5}\n"
+        "subs %[k], %[k], #4\n"
+        "bge 4b\n"
+        "5:\n"
+        : [u] "+r"(u), [w] "+r"(w), [k] "+r"(left)
+        :
+        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "cc", "memory");
+    u += u_step;
+    w += w_step;
+  }
+}
+
+/* Bits of the n <= 32 membranes with u >= theta. The sign of a wrapped difference never hides a spike: where
+ * u >= theta >= 1 the difference fits. Groups of eight without one are left at once. */
+#define ESNN_DSP_FIRE(name, reset)                                                                         \
+  static __attribute__((noinline)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) {           \
+    uint32_t fired = 0;                                                                                    \
+    int32_t k = 0;                                                                                         \
+    while (k < n) {                                                                                        \
+      int32_t stop = n - k >= 8 ? k + 8 : n;                                                               \
+      uint32_t quiet = 0;                                                                                  \
+      if (stop - k == 8) {                                                                                 \
+        __asm__("ldmia %[u], {r4-r7}\n"                                                                    \
+                "ldmia %[t], {r8-r11}\n"                                                                   \
+                "ssub16 r4, r4, r8\n"                                                                      \
+                "ssub16 r5, r5, r9\n"                                                                      \
+                "ssub16 r6, r6, r10\n"                                                                     \
+                "ssub16 r7, r7, r11\n"                                                                     \
+                "and r4, r4, r5\n"                                                                         \
+                "and r4, r4, r6\n"                                                                         \
+                "and %[q], r4, r7\n"                                                                       \
+                : [q] "=r"(quiet)                                                                          \
+                : [u] "r"(u + k), [t] "r"(theta + k), "m"(*(const int16_t(*)[8])(u + k))                   \
+                : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11");                                       \
+      }                                                                                                    \
+      if ((~quiet & 0x80008000u) == 0u) {                                                                  \
+        k = stop;                                                                                          \
+        continue;                                                                                          \
+      }                                                                                                    \
+      for (; k < stop; ++k) {                                                                              \
+        if (u[k] >= theta[k]) {                                                                            \
+          fired |= 1u << k;                                                                                \
+          reset;                                                                                           \
+        }                                                                                                  \
+      }                                                                                                    \
+    }                                                                                                      \
+    return fired;                                                                                          \
+  }
+
+#ifdef ESNN_FIRE_SOFT_DSP
+ESNN_DSP_FIRE(esnn_fire_soft_dsp, u[k] = (int16_t)(u[k] - theta[k]))
+#endif
+#ifdef ESNN_FIRE_HARD_DSP
+ESNN_DSP_FIRE(esnn_fire_hard_dsp, u[k] = 0)
+#endif
+#ifdef ESNN_FIRE_NONE_DSP
+ESNN_DSP_FIRE(esnn_fire_none_dsp, (void)0)
+#endif
+
+#endif

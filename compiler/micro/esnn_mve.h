@@ -1,0 +1,69 @@
+/* Micro-kernels for cores with MVE (Cortex-M55): int16 membranes, eight in a vector. All counts are multiples of 8. */
+#ifndef ESNN_MVE_H
+#define ESNN_MVE_H
+
+#include <arm_mve.h>
+#include <stdint.h>
+
+#define ESNN_MVE_8                  \
+  "vldrb.s16 q0, [%[w]], #8\n"      \
+  "vldrh.u16 q1, [%[u]]\n"          \
+  "vadd.i16 q1, q1, q0\n"           \
+  "vstrh.16 q1, [%[u]], #16\n"
+
+/* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n. */
+static __attribute__((noinline)) void esnn_rows_mve(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
+                                                    int32_t u_step, int32_t w_step) {
+  u_step -= n;
+  w_step -= n;
+  for (; rows > 0; --rows) {
+    int32_t many = n / 32;
+    int32_t left = n % 32 / 8;
+    __asm__ volatile(
+        "wls lr, %[many], 2f\n"
+        "1:\n" ESNN_MVE_8 ESNN_MVE_8 ESNN_MVE_8 ESNN_MVE_8
+        "le lr, 1b\n"
+        "2: wls lr, %[left], 4f\n"
+        "3:\n" ESNN_MVE_8
+        "le lr, 3b\n"
+        "4:\n"
+        : [u] "+r"(u), [w] "+r"(w)
+        : [many] "r"(many), [left] "r"(left)
+        : "lr", "q0", "q1", "cc", "memory");
+    u += u_step;
+    w += w_step;
+  }
+}
+
+/* Bits of the n <= 32 membranes with u >= theta. A predicate has two bits a membrane. */
+#define ESNN_MVE_FIRE(name, reset)                                                               \
+  static __attribute__((noinline)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
+    uint32_t fired = 0;                                                                          \
+    int32_t k;                                                                                   \
+    for (k = 0; k < n; k += 8) {                                                                 \
+      int16x8_t value = vldrhq_s16(u + k);                                                       \
+      int16x8_t limit = vldrhq_s16(theta + k);                                                   \
+      mve_pred16_t where = vcmpgeq_s16(value, limit);                                            \
+      uint32_t bits = where;                                                                     \
+      if (bits != 0u) {                                                                          \
+        reset;                                                                                   \
+        bits &= 0x5555u;                                                                         \
+        bits = (bits | bits >> 1) & 0x3333u;                                                     \
+        bits = (bits | bits >> 2) & 0x0F0Fu;                                                     \
+        fired |= ((bits | bits >> 4) & 0xFFu) << k;                                              \
+      }                                                                                          \
+    }                                                                                            \
+    return fired;                                                                                \
+  }
+
+#ifdef ESNN_FIRE_SOFT_MVE
+ESNN_MVE_FIRE(esnn_fire_soft_mve, vstrhq_s16(u + k, vsubq_m_s16(value, value, limit, where)))
+#endif
+#ifdef ESNN_FIRE_HARD_MVE
+ESNN_MVE_FIRE(esnn_fire_hard_mve, vstrhq_s16(u + k, vdupq_m_n_s16(value, 0, where)))
+#endif
+#ifdef ESNN_FIRE_NONE_MVE
+ESNN_MVE_FIRE(esnn_fire_none_mve, (void)0)
+#endif
+
+#endif
