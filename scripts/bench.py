@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baseline.firmware import Measured, flash_bytes
+from baseline.firmware import Measured, candidates, flash_bytes
 from baseline.firmware import measure as measure_baseline
 from baseline.net import Layer, Net, dense_net
 
@@ -97,10 +97,7 @@ def boards(cores: list[str]) -> Iterator[tuple[Target, Board]]:
     every = [board for board in list_boards() if board.emulator is not None]
     chosen = [find_target(core) for core in cores] or [t for t in TARGETS if t.kind == "mcu"]
     for target in chosen:
-        named = getattr(target, "board", None)
-        fitting = [b for b in every if b.name == named] or [
-            b for b in every if find_target(b.target) is target
-        ]
+        fitting = [b for b in every if b.name == target.board]
         if not fitting:
             print(f"\n{target.name}: skipped, no emulated board")
             continue
@@ -170,11 +167,11 @@ def row(
     )
 
 
-def ours(model: Model, board: Board, images: int, layers: bool, folder: Path) -> None:
+def ours(model: Model, target: Target, board: Board, options: Any, folder: Path) -> None:
     """Compile for the board, run every image there, print the row."""
-    bundle = compile_program(model.program, None, board=board.name, out=folder)
+    bundle = compile_program(model.program, target.name, board=board.name, out=folder)
     with Session(bundle) as session:
-        x = model.x if model.x is not None else random_frames(session, images)
+        x = model.x if model.x is not None else random_frames(session, options.images)
         tally, right, ticks = Tally(session), 0, []
         for i, sample in enumerate(x):
             decision = session.classify(sample)
@@ -192,7 +189,7 @@ def ours(model: Model, board: Board, images: int, layers: bool, folder: Path) ->
             archive_flash(bundle.path / "lib" / "libmodel.a"),
             f"{100 * right / len(x):.1f} %" if model.y is not None else "–",
         )
-        if layers:
+        if options.layers:
             ours_by_layer(session, bundle, x[:LAYER_IMAGES], board.counter.per_tick)
 
 
@@ -218,9 +215,9 @@ def dense(net: Net, board: Board, target: Target, layers: bool, folder: Path) ->
     """The baseline's row: the better of what GCC (or zig) and LLVM make of it, as this project may use both."""
     best: Measured | None = None
     why = ""
-    for codegen in ("c", "llvm"):
+    for i, codegen in enumerate(candidates(target)):
         try:
-            got = measure_baseline(net, board, target, codegen, folder / codegen)
+            got = measure_baseline(net, board, target, codegen, folder / str(i))
         except EdgesnnError as e:
             why = str(e)
             continue
@@ -275,7 +272,7 @@ def table(model: Model, target: Target, board: Board, options: Any, folder: Path
     print(f"\n{model.name} on {target.name} ({board.name}, emulated), {model.images}")
     print(HEAD)
     try:
-        ours(model, board, options.images, options.layers, folder / "edgesnn")
+        ours(model, target, board, options, folder / "edgesnn")
     except EdgesnnError as e:
         print(f"  edgesnn: {e}")
     try:

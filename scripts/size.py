@@ -18,7 +18,7 @@ from edgesnn.compiler.text import from_text
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.targets.board import list_boards
 from edgesnn.targets.errors import EdgesnnError
-from edgesnn.targets.target import TARGETS, Target, find_target
+from edgesnn.targets.target import TARGETS, Target
 from edgesnn.targets.toolchain import find_toolchain
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden"
@@ -64,19 +64,11 @@ def report(bundle: Bundle) -> None:
             print(f"  {size:8,}  {name}")
 
 
-def board_of(target: Target) -> str | None:
-    """The board whose firmware is measured: the target's own choice, else the first of this core."""
-    fitting = [board.name for board in list_boards() if find_target(board.target) is target]
-    named = getattr(target, "board", None)
-    return named if isinstance(named, str) else next(iter(fitting), None)
-
-
 def measure(target: Target, folder: Path) -> dict[str, Any]:
     """compiler, board, totals in bytes (None: unknown) and, of the Cortex-M4, "section symbol" -> bytes."""
     program = from_text(GOLDEN.read_text(encoding="utf-8"))
-    board = board_of(target)
-    name = target.name if board is None else None
-    bundle = compile_program(program, name, board=board, out=folder / target.name)
+    board = target.board if target.board in {b.name for b in list_boards()} else None
+    bundle = compile_program(program, target.name, board=board, out=folder / target.name)
     memory, functions = bundle.manifest["memory"], {}
     if target.name == DETAILED and bundle.firmware is not None:
         for section, symbol, size in symbols(bundle.firmware):

@@ -30,6 +30,7 @@ TIMEOUT = 60.0  # seconds without a byte
 FRAMES = 4  # enough to see that the count hardly depends on the values
 # Best flags found on top of a target's own: both passes spill the sums of a tile (M4, net B: 9.04 M -> 5.80 M).
 GCC_FLAGS = ("-fno-predictive-commoning", "-fno-tree-ter")
+CODEGENS = ("c", "llvm", "llvm, dot")
 _BYTES = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4}
 _ALIGN = 8
 
@@ -88,25 +89,38 @@ def _map(shape: tuple[int, int, int], border: kernels.Border, dtype: str, zero_p
     return _Map(dtype, count, zero_point if any(border) else None)
 
 
-def emit(net: Net) -> tuple[str, list[Kernel], int]:
-    """(net.c, its kernels, bytes of the arena). Maps take turns at the two ends of the arena."""
+def emit(net: Net, dot: bool) -> tuple[str, list[Kernel], int]:
+    """(net.c, its kernels, bytes of the arena). Maps take turns at the two ends of the arena.
+
+    dot: the vector machine's kernels, where they can; their scratch lies behind the maps.
+    """
     border = _border(net, 0)
     maps = [_map(net.source, kernels.NO_BORDER, net.dtype, 0)]
     steps: list[tuple[str, Kernel, list[str]]] = []
     tables: list[str] = []
+    scratch = 0
     if any(border):
         maps.append(_map(net.source, border, net.dtype, net.zero_point))
         steps.append(("pad", kernels.pad("dense_pad", net.source, net.dtype, border), []))
     for i, layer in enumerate(net.layers):
         border = _border(net, i + 1)
+        arguments: list[str] = []
         if isinstance(layer, Pool):
-            kernel, arguments = kernels.pool(f"dense_{i}", layer, border), []
+            kernel = kernels.pool(f"dense_{i}", layer, border)
         else:
-            kernel = kernels.conv(f"dense_{i}", layer, border)
             arguments = [f"weights_{i}", f"bias_{i}", f"multiplier_{i}"]
             multiplier = layer.multiplier if layer.multiplier is not None else np.zeros(1, np.int32)
-            arrays = (kernels.packed_weights(layer), layer.bias, multiplier)
-            tables += [_table(name, array) for name, array in zip(arguments, arrays, strict=True)]
+            if dot and kernels.takes_dot(layer):
+                kernel = kernels.dot(f"dense_{i}", layer, border)
+                weights, bias = kernels.dot_weights(layer)
+                scratch = max(scratch, kernels.dot_scratch(layer))
+            else:
+                kernel = kernels.conv(f"dense_{i}", layer, border)
+                weights, bias = kernels.packed_weights(layer), layer.bias
+            arrays = zip(arguments, (weights, bias, multiplier), strict=True)
+            tables += [_table(name, array) for name, array in arrays]
+            if kernel.params[1].name == "scratch_p":
+                arguments.insert(0, "(int8_t *)scratch")
         last = i == len(net.layers) - 1
         maps.append(_map(layer.target, border, "int32" if last else "int8", 0))
         steps.append((layer.name, kernel, arguments))
@@ -133,8 +147,9 @@ def emit(net: Net) -> tuple[str, list[Kernel], int]:
         '/* The dense int8 baseline of this repository, generated through Apache TVM. */\n#include "net.h"\n',
         *(f"{kernel.prototype()};" for kernel in every),
         *tables,
-        f"static union {{ int64_t align; uint8_t bytes[{arena}]; }} memory;",
+        f"static union {{ int64_t align; uint8_t bytes[{arena + scratch}]; }} memory;",
         "#define arena memory.bytes",
+        f"#define scratch (memory.bytes + {arena})",
         *bodies,
         f"void (*const net_steps[])(void) = {{{', '.join(f'step_{i}' for i in range(len(steps)))}}};",
         f"const uint32_t net_step_count = {len(steps)}u;",
@@ -143,7 +158,7 @@ def emit(net: Net) -> tuple[str, list[Kernel], int]:
         "uint8_t *net_frame(void) { return arena; }",
         f"const int32_t *net_answer(void) {{ return (const int32_t *)(arena + {offsets[-1]}); }}",
     ]
-    return "\n".join(source) + "\n", every, arena
+    return "\n".join(source) + "\n", every, arena + scratch
 
 
 def _table(name: str, array: np.ndarray) -> str:
@@ -151,10 +166,15 @@ def _table(name: str, array: np.ndarray) -> str:
     return f"static const {C_TYPES[str(array.dtype)]} {name}[{array.size}] = {{{text}}};"
 
 
+def candidates(target: Target) -> tuple[str, ...]:
+    """The variants to choose the best of: TVM's C or LLVM output, with MVE also by dot products."""
+    return CODEGENS if target.mve else CODEGENS[:2]
+
+
 def build(net: Net, board: Board, target: Target, codegen: str, folder: Path) -> tuple[int, int]:
-    """Build folder/firmware.elf; (flash, RAM) bytes of the network alone. codegen: "c" or "llvm"."""
+    """Build folder/firmware.elf; (flash, RAM) bytes of the network alone. codegen: one of CODEGENS."""
     folder.mkdir(parents=True)
-    source, every, arena = emit(net)
+    source, every, arena = emit(net, codegen.endswith("dot"))
     shutil.copy(HERE / "net.h", folder / "net.h")
     (folder / "net.c").write_text(source, encoding="utf-8")
     tools = find_toolchain(target)
@@ -162,7 +182,7 @@ def build(net: Net, board: Board, target: Target, codegen: str, folder: Path) ->
     base += ["-I", ".", *(word for f in board.includes for word in ("-I", str(f)))]
     tools.compile("net.c", "net.o", [*base, "-O2"], folder)
     objects = ["net.o"]
-    if codegen == "c":
+    if codegen.startswith("c"):
         text = "#include <stdint.h>\n\n" + "\n".join(c_source(kernel) for kernel in every)
         (folder / "kernels.c").write_text(text, encoding="utf-8")
         flags = [*target.kernel_flags, *(GCC_FLAGS if tools.kind == "gcc" else ())]

@@ -12,6 +12,8 @@ there before the first.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tvm.script import tirx as T
 
@@ -44,6 +46,13 @@ def packed_weights(layer: Layer) -> np.ndarray:
     return np.ascontiguousarray(w.transpose(0, 2, 3, 4, 1)).reshape(-1)
 
 
+def _requantised(total: Any, multiplier: Any) -> Any:
+    """clip(total * multiplier >> 32, 0, 127), rounded"""
+    product = T.Cast("int64", total) * T.Cast("int64", multiplier)
+    rounded = T.shift_right(product + T.int64(1 << (SHIFT - 1)), T.int64(SHIFT))
+    return T.Cast("int8", T.min(T.max(T.Cast("int32", rounded), 0), HIGHEST))
+
+
 def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
     """Convolution (or dense layer), max-pool, requantisation and ReLU; `border` is that of the output's map."""
     _, width, channels = layer.source
@@ -66,7 +75,7 @@ def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
     final = layer.multiplier is None
     out = "int32" if final else "int8"
     out_width, out_total = ow + border[1] + border[3], border[0] + oh + border[2]
-    dtype, highest, shift = layer.dtype, HIGHEST, SHIFT
+    dtype = layer.dtype
     out_top, out_left = border[0], border[1]
     results = 1 if pooled else pixels
     window = pixels if pooled else 1
@@ -135,19 +144,152 @@ def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
                             if T.bool(final):
                                 y[into] = T.Cast(out, sums[q * block + b])
                             else:
-                                product: T.let = T.Cast("int64", sums[q * block + b]) * T.Cast(
-                                    "int64", multiplier[part * block + b]
+                                y[into] = _requantised(
+                                    sums[q * block + b], multiplier[part * block + b]
                                 )
-                                scaled: T.let = T.Cast(
-                                    "int32",
-                                    T.shift_right(
-                                        product + T.int64(1 << (shift - 1)), T.int64(shift)
-                                    ),
-                                )
-                                y[into] = T.Cast(out, T.min(T.max(scaled, 0), highest))
 
     params = (
         table("x_p", dtype),
+        table("weights_p", "int8"),
+        table("bias_p", "int32"),
+        table("multiplier_p", "int32"),
+        pointer("y_p", out),
+    )
+    return make_kernel(symbol, params, main)
+
+
+VECTOR = 16  # bytes
+
+
+def takes_dot(layer: Layer) -> bool:
+    """Whether `dot` has this layer: taps of a row are neighbours, samples have 8 bits."""
+    return layer.dilation[1] == 1 and layer.groups == 1 and layer.dtype != "int16"
+
+
+def _gathers(layer: Layer) -> bool:
+    taps = layer.weight[0].size
+    return layer.source[:2] != (1, 1) or layer.dtype != "int8" or taps % VECTOR != 0
+
+
+def _rounded(taps: int) -> int:
+    return -(-taps // VECTOR) * VECTOR
+
+
+def dot_weights(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """(int8 [output, taps rounded up to whole vectors], bias of samples that are shifted to int8)."""
+    o = len(layer.weight)
+    flat = layer.weight.reshape(o, -1)
+    taps = flat.shape[1]
+    weights = np.zeros((o, _rounded(taps)), np.int8)
+    weights[:, :taps] = flat
+    shift = 128 if layer.dtype == "uint8" else 0
+    bias = layer.bias + shift * flat.sum(1, dtype=np.int32)
+    return weights.reshape(-1), bias.astype(np.int32)
+
+
+def dot_scratch(layer: Layer) -> int:
+    """Bytes of scratch: the samples of a tile, pixel by pixel."""
+    rows, columns, _ = _tile(layer)
+    return rows * columns * _rounded(layer.weight[0].size) if _gathers(layer) else 0
+
+
+def dot(symbol: str, layer: Layer, border: Border) -> Kernel:
+    """As `conv`, for vector machines: a tile's samples are gathered, then one dot product per sum."""
+    _, width, channels = layer.source
+    top, left, bottom, right = layer.padding
+    height = layer.source[0] + top + bottom
+    width += left + right
+    oh, ow, co = layer.target
+    kh, kw, inputs = layer.weight.shape[1:]
+    (sy, sx), dy, (py, px) = layer.stride, layer.dilation[0], layer.pool
+    rows, columns, _ = _tile(layer)
+    pixels, pooled = rows * columns, py * px > 1
+    block = _divisor(co, max(1, 4 // pixels))
+    tiles, step, last = (ow, px, ow * px) if pooled else (-(-ow // columns), columns, ow - columns)
+    length, taps = kw * inputs, _rounded(kh * kw * inputs)
+    gathers, dtype = _gathers(layer), layer.dtype
+    shift = 128 if dtype == "uint8" else 0
+    final = layer.multiplier is None
+    out = "int32" if final else "int8"
+    out_width, out_height = ow + border[1] + border[3], border[0] + oh + border[2]
+    out_top, out_left = border[0], border[1]
+    results, window = (1, pixels) if pooled else (pixels, 1)
+    scratch = max(1, dot_scratch(layer))
+
+    @T.prim_func
+    def main(
+        x_p: T.handle(dtype),
+        scratch_p: T.handle("int8"),
+        weights_p: T.handle("int8"),
+        bias_p: T.handle("int32"),
+        multiplier_p: T.handle("int32"),
+        y_p: T.handle(out),
+    ):
+        x = T.decl_buffer((height * width * channels,), dtype, data=x_p)
+        patch = T.decl_buffer((scratch,), "int8", data=scratch_p)
+        weights = T.decl_buffer((co * taps,), "int8", data=weights_p)
+        bias = T.decl_buffer((co,), "int32", data=bias_p)
+        multiplier = T.decl_buffer((co,), "int32", data=multiplier_p)
+        y = T.decl_buffer((out_height * out_width * co,), out, data=y_p)
+        sums = T.alloc_buffer((pixels * block,), "int32")
+        for oy in range(oh):
+            for tile in range(tiles):
+                ox: T.let = T.min(tile * step, last)
+                if T.bool(gathers):
+                    for p in T.unroll(pixels):
+                        for ky in range(kh):
+                            for i in range(length):
+                                patch[p * taps + ky * length + i] = T.Cast(
+                                    "int8",
+                                    T.Cast(
+                                        "int32",
+                                        x[
+                                            (
+                                                ((oy * py + T.truncdiv(p, columns)) * sy + ky * dy)
+                                                * width
+                                                + (ox + T.truncmod(p, columns)) * sx
+                                            )
+                                            * channels
+                                            + i
+                                        ],
+                                    )
+                                    - shift,
+                                )
+                for part in range(T.truncdiv(co, block)):
+                    for i in T.unroll(pixels * block):
+                        sums[i] = bias[part * block + T.truncmod(i, block)]
+                    for k in range(taps):
+                        for p in T.unroll(pixels):
+                            for b in T.unroll(block):
+                                if T.bool(gathers):
+                                    sums[p * block + b] = sums[p * block + b] + T.Cast(
+                                        "int32", patch[p * taps + k]
+                                    ) * T.Cast("int32", weights[(part * block + b) * taps + k])
+                                else:
+                                    sums[p * block + b] = sums[p * block + b] + T.Cast(
+                                        "int32", x[k]
+                                    ) * T.Cast("int32", weights[(part * block + b) * taps + k])
+                    for q in T.unroll(results):
+                        for b in T.unroll(block):
+                            for p in T.unroll(window - 1):
+                                if sums[q * block + b] < sums[(q + p + 1) * block + b]:
+                                    sums[q * block + b] = sums[(q + p + 1) * block + b]
+                            into: T.let = (
+                                ((oy + out_top) * out_width + T.truncdiv(ox, px) + q + out_left)
+                                * co
+                                + part * block
+                                + b
+                            )
+                            if T.bool(final):
+                                y[into] = T.Cast(out, sums[q * block + b])
+                            else:
+                                y[into] = _requantised(
+                                    sums[q * block + b], multiplier[part * block + b]
+                                )
+
+    params = (
+        table("x_p", dtype),
+        pointer("scratch_p", "int8"),
         table("weights_p", "int8"),
         table("bias_p", "int32"),
         table("multiplier_p", "int32"),

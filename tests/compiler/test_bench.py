@@ -103,7 +103,7 @@ def _net_b(inputs: int = 1568) -> ir.Program:
 
 
 @emulated
-@pytest.mark.parametrize("codegen", ["c", "llvm"])
+@pytest.mark.parametrize("codegen", ["c", "llvm", "llvm, dot"])
 @pytest.mark.parametrize("name", ["golden", "odd"])
 def test_firmware_is_numpy(
     name: str, codegen: str, golden: Path, net: ModuleType, firmware: ModuleType, tmp_path: Path
