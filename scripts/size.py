@@ -69,7 +69,8 @@ def measure(target: Target, folder: Path) -> dict[str, Any]:
     program = from_text(GOLDEN.read_text(encoding="utf-8"))
     board = target.board if target.board in {b.name for b in list_boards()} else None
     bundle = compile_program(program, target.name, board=board, out=folder / target.name)
-    memory, functions = bundle.manifest["memory"], {}
+    memory = bundle.manifest["memory"]
+    functions: dict[str, int] = {}
     if target.name == DETAILED and bundle.firmware is not None:
         for section, symbol, size in symbols(bundle.firmware):
             key = f"{section} {symbol}"
@@ -108,12 +109,10 @@ def write_sizes(path: Path = SIZES) -> list[str]:
 
 
 def difference(now: int | None, before: int | None) -> str:
-    """+n, -n, nothing where equal; "new" and "gone"."""
+    """+n, -n, nothing where equal, "new" where nothing is known of before."""
     if now == before:
         return ""
-    if before is None:
-        return "new"
-    return "gone" if now is None else f"{now - before:+,}"
+    return "new" if now is None or before is None else f"{now - before:+,}"
 
 
 def changes(
@@ -124,7 +123,9 @@ def changes(
         now.keys() | before.keys(),
         key=lambda k: (k.split()[0], -max(now.get(k, 0), before.get(k, 0)), k),
     )
-    rows = [(name, now.get(name), difference(now.get(name), before.get(name))) for name in names]
+    rows = [
+        (name, now.get(name), difference(now.get(name, 0), before.get(name, 0))) for name in names
+    ]
     return rows if everything else [row for row in rows if row[2]]
 
 
