@@ -18,7 +18,7 @@ from pathlib import Path
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.target import Target
 
-_APT = "apt-get install -y gcc-arm-none-eabi"
+_PACKAGES = {"": "gcc"}  # of GCC by its prefix, where it is not gcc-PREFIX
 PREFERENCES = ("gcc", "zig")
 _REPRODUCIBLE = ("-g0", "-fno-ident", "-frandom-seed=edgesnn")
 
@@ -79,12 +79,12 @@ def find_toolchain(target: Target, prefer: str | None = None) -> Toolchain:
     prefer = prefer or os.environ.get("EDGESNN_TOOLCHAIN") or None
     if prefer not in (None, *PREFERENCES):
         raise UsageError(f"EDGESNN_TOOLCHAIN is {prefer!r}; set it to gcc or zig, or not at all")
-    mcu = target.kind == "mcu"
-    command = ["arm-none-eabi-gcc"] if mcu else shlex.split(os.environ.get("CC", "cc"))
+    mcu, prefix = target.kind == "mcu", target.gcc_prefix
+    command = [f"{prefix}gcc"] if mcu else shlex.split(os.environ.get("CC", "cc"))
     gcc = shutil.which(command[0]) if command else None
     if not mcu and "CC" in os.environ and gcc is None and prefer != "zig":
         raise EdgesnnError(f"CC is {os.environ['CC']!r}, which is not on PATH; unset or correct it")
-    ar = shutil.which("arm-none-eabi-ar" if mcu else "ar")
+    ar = shutil.which(f"{prefix}ar")
     if gcc and ar and prefer != "zig":
         version = _version([gcc, "--version"])
         kind = "clang" if "clang" in version else "gcc"
@@ -93,9 +93,11 @@ def find_toolchain(target: Target, prefer: str | None = None) -> Toolchain:
         zig = (sys.executable, "-m", "ziglang")
         cc = (*zig, "cc", *target.zig)
         return Toolchain("zig", cc, (*zig, "ar"), "zig " + _version([*zig, "version"]))
-    what = "arm-none-eabi-gcc" if mcu else "a C compiler (cc)"
-    install = _APT if mcu else "apt-get install -y gcc"
-    raise EdgesnnError(f"{what} is not on PATH; run `{install}` or `pip install ziglang`")
+    what = command[0] if mcu else "a C compiler (cc)"
+    package = _PACKAGES.get(prefix, f"gcc-{prefix.removesuffix('-')}")
+    raise EdgesnnError(
+        f"{what} is not on PATH; run `apt-get install -y {package}` or `pip install ziglang`"
+    )
 
 
 def _version(command: Sequence[str]) -> str:
