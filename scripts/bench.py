@@ -214,17 +214,15 @@ def ours_by_layer(session: Session, bundle: Bundle, x: np.ndarray, per_tick: flo
 def dense(net: Net, board: Board, target: Target, layers: bool, folder: Path) -> None:
     """The baseline's row: the better of what GCC (or zig) and LLVM make of it, as this project may use both."""
     best: Measured | None = None
-    why = ""
     for i, codegen in enumerate(candidates(target)):
         try:
             got = measure_baseline(net, board, target, codegen, folder / str(i))
         except EdgesnnError as e:
-            why = str(e)
+            print(f"  dense int8 baseline, TVM ({codegen}): {e}")
             continue
         if best is None or got.instructions < best.instructions:
             best = got
     if best is None:
-        print(f"  dense int8 baseline: {why}")
         return
     count = np.array(best.instructions, dtype=float)
     label = f"dense int8 baseline, TVM ({best.codegen})"

@@ -47,8 +47,7 @@ void bsp_on_fault(const uint32_t *words, uint32_t count) {
 
 int main(void) {
   static uint32_t ticks[MAX_STEPS];
-  uint32_t frames = bsp_uart_get();
-  for (uint32_t seed = 1u; seed <= frames; ++seed) {
+  for (uint32_t seed = 1u; seed <= net_frames; ++seed) {
     fill_frame(seed);
     bsp_ticks_start();
     for (uint32_t i = 0u; i < net_step_count; ++i) {
