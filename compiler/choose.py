@@ -15,13 +15,30 @@ Choice = dict[str, Style]
 def choose(
     program: ir.Program, bounds: Bounds, target: Target | None, *, micro: bool = True
 ) -> Choice:
-    """A style for every population. Without a target, or without `micro`, all are plain."""
+    """A style for every population and latency encoder. Without a target, or without `micro`, all are plain."""
     native = _native(target) if micro and target is not None else PLAIN
-    return {
+    choice = {
         node.name: native if _fits(node, bounds, native) else PLAIN
         for node in program.nodes
         if isinstance(node, ir.Population)
     }
+    for node in program.nodes:
+        if isinstance(node, ir.LatencyEncoder):
+            choice[node.name] = native if _encodes(program, node, bounds, native) else PLAIN
+    return choice
+
+
+def _encodes(
+    program: ir.Program, node: ir.LatencyEncoder, bounds: Bounds, style: Style
+) -> bool:
+    """A style's encoder stores its weights as words: only where they are few beside the work they save."""
+    b, p = bounds.nodes[node.name], node.projection
+    assert b.lo is not None and b.hi is not None
+    if isinstance(p, ir.Conv) and p.groups > 1:
+        return False
+    if int(b.hi.max()) + 1 - int(b.lo.min()) >= 2**31:
+        return False
+    return style.micro and 3 * p.weight.size <= b.macs // 2
 
 
 def _native(target: Target) -> Style:

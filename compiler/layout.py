@@ -118,3 +118,41 @@ def scatter_conv(p: ir.Projection, source: ir.Shape, lanes: int = 1) -> ScatterC
     return ScatterConv(
         weights, source, target, p.stride, (p.padding[0], p.padding[1]), (taps_y, taps_x), p.groups
     )
+
+
+@dataclass(frozen=True)
+class Strip:
+    """An encoder's weights for a strip of output rows by scatter, as words (micro/esnn_strip.h).
+
+    words: uint32[C_in, sx, groups of taps in y, taps in x, O], taps reversed in x. A word is one weight, or with
+    `pairs` those of two rows of taps as int16, the upper row in the low half. O is padded to whole fours.
+    height: taps in y with dilation; conv: the geometry of the strip in memory.
+    """
+
+    words: np.ndarray
+    pairs: bool
+    height: int
+    conv: ScatterConv
+
+
+def strip_layout(p: ir.Projection, source: ir.Shape, *, pairs: bool) -> Strip:
+    """Lay out an encoder's weights; groups are not supported. A dense layer is a 1 x 1 convolution."""
+    conv = scatter_conv(p, source, 4)
+    if isinstance(p, ir.Dense):
+        words = conv.weights.astype(np.int64)  # one row of taps: nothing to pair
+        return Strip(_two_complement(words), False, 1, conv)
+    _, kh, kw, i = p.weight.shape
+    (_, sx), (dy, dx) = p.stride, p.dilation
+    full_h, taps = dy * (kh - 1) + 1, conv.taps[1]
+    rows = full_h + full_h % 2 if pairs else full_h
+    expanded = np.zeros((conv.target[2], rows, taps * sx, i), dtype=np.int64)
+    expanded[: p.weight.shape[0], :full_h:dy, : dx * (kw - 1) + 1 : dx] = p.weight
+    by_phase = expanded.reshape(conv.target[2], rows, taps, sx, i)[:, :, ::-1]
+    ordered = by_phase.transpose(4, 3, 1, 2, 0)  # I, rx, ky, jx, O
+    if pairs:
+        ordered = (ordered[:, :, 0::2] & 0xFFFF) | (ordered[:, :, 1::2] & 0xFFFF) << 16
+    return Strip(_two_complement(ordered), pairs, full_h, conv)
+
+
+def _two_complement(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values & 0xFFFFFFFF).astype(np.uint32)

@@ -48,9 +48,9 @@ class Plan:
         return self.buffers[name].offset
 
 
-def strip_elements(p: ir.Projection, source: ir.Shape, rows: int) -> int:
+def strip_elements(p: ir.Projection, source: ir.Shape, rows: int, lanes: int = 1) -> int:
     """Sums in an encoder's strip of `rows` rows with their margins."""
-    layout = scatter_conv(p, source)
+    layout = scatter_conv(p, source, lanes)
     columns, _ = layout.strip
     return rows * columns * layout.target[2]
 
@@ -90,8 +90,10 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice) -> Plan:
         elif isinstance(node, ir.EventInput):
             spikes_end = end  # filled between steps
         elif isinstance(node, ir.LatencyEncoder):
-            strip = strip_elements(node.projection, shapes[node.projection.source], node.pool[0])
-            wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
+            source = shapes[node.projection.source]
+            lanes, sums = (4, "int32") if choice[name].micro else (1, str(b.sums))
+            strip = strip_elements(node.projection, source, node.pool[0], lanes)
+            wanted.append(Buffer(f"{name}.strip", sums, strip, i, i))
             wanted.append(Buffer(f"{name}.steps", "int32", program.timesteps, 0, end))
             spikes_end, steps = end, program.timesteps
         elif isinstance(node, ir.CurrentEncoder):

@@ -22,7 +22,7 @@
   "stmia %[u]!, {r4-r11}\n"
 
 /* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n. */
-static __attribute__((noinline)) void esnn_rows_dsp(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
+static __attribute__((noinline, unused)) void esnn_rows_dsp(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
                                                     int32_t u_step, int32_t w_step) {
   u_step -= n;
   w_step -= n;
@@ -58,7 +58,7 @@ static __attribute__((noinline)) void esnn_rows_dsp(int16_t *u, const int8_t *w,
 /* Bits of the n <= 32 membranes with u >= theta. The sign of a wrapped difference never hides a spike: where
  * u >= theta >= 1 the difference fits. Groups of eight without one are left at once. */
 #define ESNN_DSP_FIRE(name, reset)                                                                         \
-  static __attribute__((noinline)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) {           \
+  static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) {           \
     uint32_t fired = 0;                                                                                    \
     int32_t k = 0;                                                                                         \
     while (k < n) {                                                                                        \
@@ -92,14 +92,8 @@ static __attribute__((noinline)) void esnn_rows_dsp(int16_t *u, const int8_t *w,
     return fired;                                                                                          \
   }
 
-#ifdef ESNN_FIRE_SOFT_DSP
 ESNN_DSP_FIRE(esnn_fire_soft_dsp, u[k] = (int16_t)(u[k] - theta[k]))
-#endif
-#ifdef ESNN_FIRE_HARD_DSP
 ESNN_DSP_FIRE(esnn_fire_hard_dsp, u[k] = 0)
-#endif
-#ifdef ESNN_FIRE_NONE_DSP
 ESNN_DSP_FIRE(esnn_fire_none_dsp, (void)0)
-#endif
 
 #endif

@@ -12,7 +12,7 @@
   "vstrh.16 q1, [%[u]], #16\n"
 
 /* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n. */
-static __attribute__((noinline)) void esnn_rows_mve(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
+static __attribute__((noinline, unused)) void esnn_rows_mve(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
                                                     int32_t u_step, int32_t w_step) {
   u_step -= n;
   w_step -= n;
@@ -37,7 +37,7 @@ static __attribute__((noinline)) void esnn_rows_mve(int16_t *u, const int8_t *w,
 
 /* Bits of the n <= 32 membranes with u >= theta. A predicate has two bits a membrane. */
 #define ESNN_MVE_FIRE(name, reset)                                                               \
-  static __attribute__((noinline)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
+  static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
     uint32_t fired = 0;                                                                          \
     int32_t k;                                                                                   \
     for (k = 0; k < n; k += 8) {                                                                 \
@@ -56,14 +56,8 @@ static __attribute__((noinline)) void esnn_rows_mve(int16_t *u, const int8_t *w,
     return fired;                                                                                \
   }
 
-#ifdef ESNN_FIRE_SOFT_MVE
 ESNN_MVE_FIRE(esnn_fire_soft_mve, vstrhq_s16(u + k, vsubq_m_s16(value, value, limit, where)))
-#endif
-#ifdef ESNN_FIRE_HARD_MVE
 ESNN_MVE_FIRE(esnn_fire_hard_mve, vstrhq_s16(u + k, vdupq_m_n_s16(value, 0, where)))
-#endif
-#ifdef ESNN_FIRE_NONE_MVE
 ESNN_MVE_FIRE(esnn_fire_none_mve, (void)0)
-#endif
 
 #endif

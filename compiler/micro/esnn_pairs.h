@@ -18,7 +18,7 @@ typedef uint32_t __attribute__((may_alias)) esnn_pair;
   "stmia %[u]!, {r6-r9}\n"
 
 /* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n; all counts are multiples of 4. */
-static __attribute__((noinline)) void esnn_rows_pairs(int16_t *u, const uint32_t *w, int32_t n, int32_t rows,
+static __attribute__((noinline, unused)) void esnn_rows_pairs(int16_t *u, const uint32_t *w, int32_t n, int32_t rows,
                                                       int32_t u_step, int32_t w_step) {
   esnn_pair *to = (esnn_pair *)(void *)u;
   u_step = (u_step - n) / 2;
@@ -64,7 +64,7 @@ static __attribute__((noinline)) void esnn_rows_pairs(int16_t *u, const uint32_t
 
 /* Bits of the n <= 32 membranes with u >= theta; n is a multiple of 4. */
 #define ESNN_PAIRS_FIRE(name, reset_low, reset_high)                                             \
-  static __attribute__((noinline)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
+  static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
     esnn_pair *at = (esnn_pair *)(void *)u;                                                      \
     const esnn_pair *limit = (const esnn_pair *)(const void *)theta;                             \
     uint32_t fired = 0;                                                                          \
@@ -84,14 +84,8 @@ static __attribute__((noinline)) void esnn_rows_pairs(int16_t *u, const uint32_t
     return fired;                                                                                \
   }
 
-#ifdef ESNN_FIRE_SOFT_PAIRS
 ESNN_PAIRS_FIRE(esnn_fire_soft_pairs, *at -= both & 0xFFFFu, *at -= both & 0xFFFF0000u)
-#endif
-#ifdef ESNN_FIRE_HARD_PAIRS
 ESNN_PAIRS_FIRE(esnn_fire_hard_pairs, *at = (*at & 0xFFFF0000u) | 0x8000u, *at &= 0xFFFFu)
-#endif
-#ifdef ESNN_FIRE_NONE_PAIRS
 ESNN_PAIRS_FIRE(esnn_fire_none_pairs, (void)0, (void)0)
-#endif
 
 #endif

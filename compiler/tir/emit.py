@@ -12,11 +12,12 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
 from edgesnn.compiler.choose import Choice
 from edgesnn.compiler.inspect import node_kind
-from edgesnn.compiler.layout import ScatterConv, SpikeMap, padded, scatter_conv
+from edgesnn.compiler.layout import ScatterConv, SpikeMap, padded, scatter_conv, strip_layout
 from edgesnn.compiler.plan import Plan, spike_map
-from edgesnn.compiler.styles import PLAIN, Style
+from edgesnn.compiler.styles import DSP, PLAIN, Style
 from edgesnn.compiler.tir.begin import add_current, begin_first, begin_first_narrow, begin_next
 from edgesnn.compiler.tir.deliver import conv_map, conv_queue, dense_map, dense_queue
+from edgesnn.compiler.tir.encode import blank_table, encode_strip, limits_table
 from edgesnn.compiler.tir.fire import amos_fire, fire
 from edgesnn.compiler.tir.kernel import C_TYPES, Kernel
 from edgesnn.compiler.tir.merge import merge_map, merge_queue
@@ -133,7 +134,6 @@ def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
     b, spikes = e.bounds.nodes[node.name], e.map_of(node.name)
     assert spikes is not None
     sums, steps = str(b.sums), e.program.timesteps
-    rows, layout = _sample_rows(e, i, node, node.pool[0])
     thresholds = node.thresholds if node.thresholds.size else np.zeros(b.shape[2], dtype=np.int32)
     counts = e.at(f"{node.name}.steps", "int32")
     clear = e.call(
@@ -141,6 +141,12 @@ def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
         e.at(f"{node.name}.spikes", "uint32"),
         counts,
     )
+    found = e.at(f"{node.name}.steps", "int32", const=True)
+    last = ["(void)sops;", "(void)out;", f"return ({found})[t - 1];"]
+    if e.choice[node.name].micro:
+        strip = _encode_strip(e, i, node, spikes, counts)
+        return [*_first_step(b.shape[0], (clear,), strip), *last]
+    rows, layout = _sample_rows(e, i, node, node.pool[0])
     planes = e.call(
         spike_planes(
             f"esnn_spike_planes_{sums}_{i}",
@@ -156,9 +162,41 @@ def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
         e.at(f"{node.name}.spikes", spikes.dtype),
         counts,
     )
-    found = e.at(f"{node.name}.steps", "int32", const=True)
-    first = _first_step(b.shape[0], (clear,), rows, planes)
-    return [*first, "(void)sops;", "(void)out;", f"return ({found})[t - 1];"]
+    return [*_first_step(b.shape[0], (clear,), rows, planes), *last]
+
+
+def _encode_strip(
+    e: Emission, i: int, node: ir.LatencyEncoder, spikes: SpikeMap, counts: str
+) -> str:
+    """The call that encodes pooled row `row` by the style's micro-kernels."""
+    b, source, steps = e.bounds.nodes[node.name], e.program.input, e.program.timesteps
+    assert isinstance(source, ir.SampleInput) and b.lo is not None and b.hi is not None
+    pairs = e.choice[node.name] is DSP and source.dtype != "int16"
+    strip = strip_layout(node.projection, source.shape, pairs=pairs)
+    stored = strip.conv.target[2]
+    limits = limits_table(node.thresholds, b.lo, b.hi, stored)
+    if steps == 1:
+        limits = np.ones((1, stored), dtype=np.int64)  # never read
+    kernel = encode_strip(
+        f"esnn_encode_{i}",
+        strip=strip,
+        sample=source.dtype,
+        zero_point=source.zero_point,
+        pool=node.pool,
+        spikes=spikes,
+        steps=steps,
+    )
+    return e.call(
+        kernel,
+        e.at(f"{source.name}.frame", source.dtype, const=True),
+        e.table(f"weights_{i}", strip.words, "uint32"),
+        e.table(f"limits_{i}", limits, "int32"),
+        e.table(f"blank_{i}", blank_table(node.thresholds, spikes, steps), "uint32"),
+        "row",
+        e.at(f"{node.name}.strip", "int32"),
+        e.at(f"{node.name}.spikes", spikes.dtype),
+        counts,
+    )
 
 
 def _first_step(rows: int, before: tuple[str, ...], *statements: str) -> list[str]:
@@ -412,23 +450,24 @@ def kernels_header(kernels: Iterable[Kernel]) -> str:
 """
 
 
-_MICRO = re.compile(r"\b(esnn_(?:rows|fire_soft|fire_hard|fire_none)_([a-z]+))\(")
-_BITS = re.compile(r"\besnn_(?:first_bit|count_bits)\(")
+_MICRO = re.compile(r"\besnn_(?:rows|fire_soft|fire_hard|fire_none)_([a-z]+)\(")
+_OTHERS = {
+    "esnn_bits.h": re.compile(r"\besnn_(?:first_bit|count_bits)\("),
+    "esnn_strip.h": re.compile(r"\besnn_strip\("),
+}
 
 
 def micro_headers(bodies: Iterable[str]) -> list[str]:
     """Files of compiler/micro/ that kernels call into."""
     text = "\n".join(bodies)
-    found = {f"esnn_{style}.h" for _, style in _MICRO.findall(text)}
-    return sorted(found | ({"esnn_bits.h"} if _BITS.search(text) else set()))
+    found = {f"esnn_{style}.h" for style in _MICRO.findall(text)}
+    return sorted(found | {name for name, calls in _OTHERS.items() if calls.search(text)})
 
 
 def kernels_source(bodies: list[str]) -> str:
-    """kernels.c: the kernels, behind the micro-kernels that they call and no others."""
-    used = sorted({name.upper() for name, _ in _MICRO.findall("\n".join(bodies))})
-    defines = "".join(f"#define {name}\n" for name in used if "_FIRE_" in name)
+    """kernels.c: the kernels, behind the micro-kernels that they call."""
     includes = "".join(f'#include "{name}"\n' for name in micro_headers(bodies))
-    head = f'/* Generated by edgesnn through Apache TVM. */\n{defines}#include "kernels.h"\n{includes}\n'
+    head = f'/* Generated by edgesnn through Apache TVM. */\n#include "kernels.h"\n{includes}\n'
     return head + "\n".join(bodies)
 
 
