@@ -22,25 +22,24 @@ from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 
 Border = tuple[int, int, int, int]  # top, left, bottom, right
 NO_BORDER = (0, 0, 0, 0)
-REGISTERS = 8  # sums that a tile keeps
 
 
 def _divisor(n: int, most: int) -> int:
     return max(d for d in range(1, min(n, most) + 1) if n % d == 0)
 
 
-def _tile(layer: Layer) -> tuple[int, int, int]:
+def _tile(layer: Layer, registers: int) -> tuple[int, int, int]:
     """(rows, columns, channels) whose sums are kept at once; with a pool the pixels are its window."""
     rows, columns = layer.pool
     if rows * columns == 1:
-        columns = min(4, layer.target[1])
+        columns = min(max(1, registers // 2), 4, layer.target[1])
     per_group = layer.weight.shape[0] // layer.groups
-    return rows, columns, _divisor(per_group, REGISTERS // (rows * columns))
+    return rows, columns, _divisor(per_group, max(1, registers // (rows * columns)))
 
 
-def packed_weights(layer: Layer) -> np.ndarray:
+def packed_weights(layer: Layer, registers: int) -> np.ndarray:
     """int8, flat, in the order [block of channels, ky, kx, i, channel of the block]"""
-    block = _tile(layer)[2]
+    block = _tile(layer, registers)[2]
     o, kh, kw, i = layer.weight.shape
     w = layer.weight.reshape(o // block, block, kh, kw, i)
     return np.ascontiguousarray(w.transpose(0, 2, 3, 4, 1)).reshape(-1)
@@ -53,8 +52,11 @@ def _requantised(total: Any, multiplier: Any) -> Any:
     return T.Cast("int8", T.min(T.max(T.Cast("int32", rounded), 0), HIGHEST))
 
 
-def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
-    """Convolution (or dense layer), max-pool, requantisation and ReLU; `border` is that of the output's map."""
+def conv(symbol: str, layer: Layer, border: Border, registers: int) -> Kernel:
+    """Convolution (or dense layer), max-pool, requantisation and ReLU; `border` is that of the output's map.
+
+    registers: how many sums to keep at a time.
+    """
     _, width, channels = layer.source
     top, left, bottom, right = layer.padding
     height = layer.source[0] + top + bottom
@@ -62,7 +64,7 @@ def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
     oh, ow, co = layer.target
     kh, kw, inputs = layer.weight.shape[1:]
     (sy, sx), (dy, dx), (py, px) = layer.stride, layer.dilation, layer.pool
-    rows, columns, block = _tile(layer)
+    rows, columns, block = _tile(layer, registers)
     pixels, pooled = rows * columns, py * px > 1
     # Without a pool a tile is a row of pixels; the last one may overlap the one before.
     tiles, step, last = (ow, px, ow * px) if pooled else (-(-ow // columns), columns, ow - columns)
@@ -75,7 +77,8 @@ def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
     final = layer.multiplier is None
     out = "int32" if final else "int8"
     out_width, out_total = ow + border[1] + border[3], border[0] + oh + border[2]
-    dtype = layer.dtype
+    # Unsigned where that makes no difference: the smallest cores load signed bytes in two instructions.
+    dtype = "uint8" if layer.rectified else layer.dtype
     out_top, out_left = border[0], border[1]
     results = 1 if pooled else pixels
     window = pixels if pooled else 1
@@ -159,6 +162,7 @@ def conv(symbol: str, layer: Layer, border: Border) -> Kernel:
 
 
 VECTOR = 16  # bytes
+VECTOR_SUMS = 8  # twice the sums that `dot` keeps: a pixel's samples are read once for all channels
 
 
 def takes_dot(layer: Layer) -> bool:
@@ -189,7 +193,7 @@ def dot_weights(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 def dot_scratch(layer: Layer) -> int:
     """Bytes of scratch: the samples of a tile, pixel by pixel."""
-    rows, columns, _ = _tile(layer)
+    rows, columns, _ = _tile(layer, VECTOR_SUMS)
     return rows * columns * _rounded(layer.weight[0].size) if _gathers(layer) else 0
 
 
@@ -202,7 +206,7 @@ def dot(symbol: str, layer: Layer, border: Border) -> Kernel:
     oh, ow, co = layer.target
     kh, kw, inputs = layer.weight.shape[1:]
     (sy, sx), dy, (py, px) = layer.stride, layer.dilation[0], layer.pool
-    rows, columns, _ = _tile(layer)
+    rows, columns, _ = _tile(layer, VECTOR_SUMS)
     pixels, pooled = rows * columns, py * px > 1
     block = _divisor(co, max(1, 4 // pixels))
     tiles, step, last = (ow, px, ow * px) if pooled else (-(-ow // columns), columns, ow - columns)

@@ -28,7 +28,7 @@ class Layer:
     weight int8[O, kh, kw, I] on the map `source` (H, W, C), padded by `zero_point`; a dense layer is a 1x1
     convolution on (1, 1, n). pool: window and stride of the max-pool that the layer ends in. bias int32[O],
     with the zero point's share taken off; multiplier int32[O], None for the last layer: its sums are the
-    answer.
+    answer. rectified: x is the output of another layer, 0...127.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Layer:
     pool: ir.Pair = (1, 1)
     dtype: str = "int8"
     zero_point: int = 0
+    rectified: bool = True
 
     @property
     def macs(self) -> int:
@@ -111,6 +112,7 @@ def dense_net(program: ir.Program) -> Net:
         first,
         dtype=source.dtype,
         zero_point=source.zero_point,
+        rectified=False,
         bias=first.bias - _share(first, source),
     )
     net = Net(program.name, source.shape, source.dtype, source.zero_point, tuple(layers))
