@@ -78,7 +78,7 @@ def load_model(name: str, images: int) -> Model:
         program = from_text(GOLDEN.read_text(encoding="utf-8"))
         return Model(name, program, None, None, f"{images} random frames")
     program = api.load_program(name)
-    path, why = api.model_file(name), ""
+    path = api.model_file(name)
     if path.suffix == ".pt":
         from edgesnn.checkpoint import load_checkpoint
 
@@ -88,8 +88,8 @@ def load_model(name: str, images: int) -> Model:
             x, y = found.x[:images], found.y[:images]
             return Model(name, program, x, y, f"first {len(x)} of {data} test")
         except EdgesnnError as e:
-            why = f" ({e})"
-    return Model(name, program, None, None, f"{images} random frames{why}")
+            print(f"{name}: random frames instead of its data: {e}")
+    return Model(name, program, None, None, f"{images} random frames")
 
 
 def boards(cores: list[str]) -> Iterator[tuple[Target, Board]]:
