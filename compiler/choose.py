@@ -28,9 +28,7 @@ def choose(
     return choice
 
 
-def _encodes(
-    program: ir.Program, node: ir.LatencyEncoder, bounds: Bounds, style: Style
-) -> bool:
+def _encodes(program: ir.Program, node: ir.LatencyEncoder, bounds: Bounds, style: Style) -> bool:
     """A style's encoder stores its weights as words: only where they are few beside the work they save."""
     b, p = bounds.nodes[node.name], node.projection
     assert b.lo is not None and b.hi is not None

@@ -84,9 +84,11 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice) -> Plan:
         name = node.name
         spikes_end, steps = last_reader[name], 1
         if isinstance(node, ir.SampleInput):
-            wanted.append(
-                Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, last_reader[name])
+            lazy = any(  # its micro-kernels read the frame again in the second step
+                isinstance(n, ir.LatencyEncoder) and choice[n.name].micro for n in program.nodes
             )
+            until = end if lazy and program.timesteps > 1 else last_reader[name]
+            wanted.append(Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, until))
         elif isinstance(node, ir.EventInput):
             spikes_end = end  # filled between steps
         elif isinstance(node, ir.LatencyEncoder):

@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#if defined(__ARM_FEATURE_DSP)
 #define ESNN_DSP_16                        \
   "ldmia %[w]!, {r2, r3}\n"                \
   "ldmia %[u], {r4-r11}\n"                 \
@@ -21,13 +22,16 @@
   "sxtab16 r11, r11, r3, ror #8\n"         \
   "stmia %[u]!, {r4-r11}\n"
 
+#endif
+
 /* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n. */
 static __attribute__((noinline, unused)) void esnn_rows_dsp(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
-                                                    int32_t u_step, int32_t w_step) {
+                                                            int32_t u_step, int32_t w_step) {
   u_step -= n;
   w_step -= n;
   for (; rows > 0; --rows) {
     int32_t left = n;
+#if defined(__ARM_FEATURE_DSP)
     __asm__ volatile(
         "subs %[k], %[k], #32\n"
         "blt 2f\n"
@@ -50,50 +54,71 @@ static __attribute__((noinline, unused)) void esnn_rows_dsp(int16_t *u, const in
         : [u] "+r"(u), [w] "+r"(w), [k] "+r"(left)
         :
         : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "cc", "memory");
+#else /* the same, for any machine */
+    for (; left > 0; left -= 4, u += 4, w += 4) {
+      u[0] = (int16_t)(u[0] + w[0]);
+      u[1] = (int16_t)(u[1] + w[2]);
+      u[2] = (int16_t)(u[2] + w[1]);
+      u[3] = (int16_t)(u[3] + w[3]);
+    }
+#endif
     u += u_step;
     w += w_step;
   }
 }
 
-/* Bits of the n <= 32 membranes with u >= theta. The sign of a wrapped difference never hides a spike: where
- * u >= theta >= 1 the difference fits. Groups of eight without one are left at once. */
-#define ESNN_DSP_FIRE(name, reset)                                                                         \
-  static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) {           \
-    uint32_t fired = 0;                                                                                    \
-    int32_t k = 0;                                                                                         \
-    while (k < n) {                                                                                        \
-      int32_t stop = n - k >= 8 ? k + 8 : n;                                                               \
-      uint32_t quiet = 0;                                                                                  \
-      if (stop - k == 8) {                                                                                 \
-        __asm__("ldmia %[u], {r4-r7}\n"                                                                    \
-                "ldmia %[t], {r8-r11}\n"                                                                   \
-                "ssub16 r4, r4, r8\n"                                                                      \
-                "ssub16 r5, r5, r9\n"                                                                      \
-                "ssub16 r6, r6, r10\n"                                                                     \
-                "ssub16 r7, r7, r11\n"                                                                     \
-                "and r4, r4, r5\n"                                                                         \
-                "and r4, r4, r6\n"                                                                         \
-                "and %[q], r4, r7\n"                                                                       \
-                : [q] "=r"(quiet)                                                                          \
-                : [u] "r"(u + k), [t] "r"(theta + k), "m"(*(const int16_t(*)[8])(u + k))                   \
-                : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11");                                       \
-      }                                                                                                    \
-      if ((~quiet & 0x80008000u) == 0u) {                                                                  \
-        k = stop;                                                                                          \
-        continue;                                                                                          \
-      }                                                                                                    \
-      for (; k < stop; ++k) {                                                                              \
-        if (u[k] >= theta[k]) {                                                                            \
-          fired |= 1u << k;                                                                                \
-          reset;                                                                                           \
-        }                                                                                                  \
-      }                                                                                                    \
-    }                                                                                                      \
-    return fired;                                                                                          \
+/* Whether one of eight membranes may have reached its threshold. The sign of a wrapped difference never hides a
+ * spike: where u >= theta >= 1 the difference fits. */
+static inline int32_t esnn_dsp_any(const int16_t *u, const int16_t *theta) {
+#if defined(__ARM_FEATURE_DSP)
+  uint32_t quiet;
+  __asm__("ldmia %[u], {r4-r7}\n"
+          "ldmia %[t], {r8-r11}\n"
+          "ssub16 r4, r4, r8\n"
+          "ssub16 r5, r5, r9\n"
+          "ssub16 r6, r6, r10\n"
+          "ssub16 r7, r7, r11\n"
+          "and r4, r4, r5\n"
+          "and r4, r4, r6\n"
+          "and %[q], r4, r7\n"
+          : [q] "=r"(quiet)
+          : [u] "r"(u), [t] "r"(theta), "m"(*(const int16_t(*)[8])u)
+          : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11");
+  return (~quiet & 0x80008000u) != 0u;
+#else
+  int32_t k, any = 0;
+  for (k = 0; k < 8; ++k) {
+    any |= u[k] >= theta[k];
+  }
+  return any;
+#endif
+}
+
+/* Bits of the n <= 32 membranes with u >= theta. */
+#define ESNN_DSP_FIRE(name, reset)                                                                             \
+  static __attribute__((noinline, unused)) uint32_t name##_some(int16_t *u, const int16_t *theta, int32_t n) { \
+    uint32_t fired = 0, bit = 1;                                                                               \
+    for (; n > 0; --n, ++u, ++theta, bit <<= 1) {                                                              \
+      if (*u >= *theta) {                                                                                      \
+        fired |= bit;                                                                                          \
+        reset;                                                                                                 \
+      }                                                                                                        \
+    }                                                                                                          \
+    return fired;                                                                                              \
+  }                                                                                                            \
+  static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) {        \
+    uint32_t fired = 0;                                                                                        \
+    int32_t k = 0;                                                                                             \
+    for (; k + 8 <= n; k += 8) {                                                                               \
+      if (esnn_dsp_any(u + k, theta + k)) {                                                                    \
+        fired |= name##_some(u + k, theta + k, 8) << k;                                                        \
+      }                                                                                                        \
+    }                                                                                                          \
+    return k == n ? fired : fired | name##_some(u + k, theta + k, n - k) << k;                                 \
   }
 
-ESNN_DSP_FIRE(esnn_fire_soft_dsp, u[k] = (int16_t)(u[k] - theta[k]))
-ESNN_DSP_FIRE(esnn_fire_hard_dsp, u[k] = 0)
+ESNN_DSP_FIRE(esnn_fire_soft_dsp, *u = (int16_t)(*u - *theta))
+ESNN_DSP_FIRE(esnn_fire_hard_dsp, *u = 0)
 ESNN_DSP_FIRE(esnn_fire_none_dsp, (void)0)
 
 #endif

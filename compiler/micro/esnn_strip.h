@@ -8,7 +8,11 @@
 
 #include <stdint.h>
 
+#include "esnn_bits.h"
+
 #define ESNN_INLINE static inline __attribute__((always_inline))
+/* Called once or twice with constants, which GCC specialises; apart, each has the registers to itself. */
+#define ESNN_APART static __attribute__((noinline, unused))
 
 /* Sample i of dtype uint8 (0), int8 (1) or int16 (2). */
 ESNN_INLINE int32_t esnn_sample(const void *x, int32_t dtype, int32_t i) {
@@ -86,7 +90,7 @@ ESNN_INLINE void esnn_zero(int32_t *at, int32_t n) {
 /* Sums of `rows` output rows from row `first` on into strip[rows, columns, co]; touched = first and last + 1 column of
  * the strip that any sample reaches, equal where none does. The strip is valid there only.
  * x[h, w, ci]; weights[ci, sx, groups of taps in y, taps in x reversed, co]; taps: in x, per phase. */
-ESNN_INLINE int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const void *x, int32_t first,
+ESNN_APART int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const void *x, int32_t first,
                                int32_t *touched, int32_t dtype, int32_t zero, int32_t rows, int32_t columns,
                                int32_t margin, int32_t h, int32_t w, int32_t ci, int32_t co, int32_t sy, int32_t sx,
                                int32_t top, int32_t left, int32_t kh, int32_t taps, int32_t pairs) {
@@ -97,11 +101,14 @@ ESNN_INLINE int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const vo
   int32_t low = w, high = -1, ix, iy, r;
   from = from < 0 ? 0 : from;
   to = to > h ? h : to;
+#pragma GCC unroll 1
   for (iy = from; iy < to; ++iy) {
     const int32_t line = iy * w * ci;
+#pragma GCC unroll 1
     for (ix = 0; ix < low * ci && esnn_sample(x, dtype, line + ix) == zero; ++ix) {
     }
     low = ix / ci < low ? ix / ci : low;
+#pragma GCC unroll 1
     for (ix = w * ci - 1; ix >= (high + 1) * ci && esnn_sample(x, dtype, line + ix) == zero; --ix) {
     }
     high = ix >= (high + 1) * ci ? ix / ci : high;
@@ -112,10 +119,12 @@ ESNN_INLINE int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const vo
   }
   touched[0] = (low + left) / sx - (taps - 1) + margin;
   touched[1] = (high + left) / sx + margin + 1;
+#pragma GCC unroll 1
   for (r = 0; r < rows; ++r) {
     int32_t *line = strip + r * columns * co;
     int32_t group;
     esnn_zero(line + touched[0] * co, (touched[1] - touched[0]) * co);
+#pragma GCC unroll 1
     for (group = 0; group < groups; ++group) {
       int32_t ya = (first + r) * sy - top + group * per;
       int32_t a_in = ya >= 0 && ya < h;
@@ -124,8 +133,10 @@ ESNN_INLINE int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const vo
       if (!a_in && !b_in) {
         continue;
       }
+#pragma GCC unroll 1
       for (ix = low; ix <= high; ++ix) {
         int32_t c;
+#pragma GCC unroll 1
         for (c = 0; c < ci; ++c) {
           int32_t at = i + ix * ci + c;
           uint32_t v = a_in ? (uint32_t)(esnn_sample(x, dtype, at) - zero) : 0u;
@@ -145,33 +156,59 @@ ESNN_INLINE int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const vo
   return 0;
 }
 
-/* Whether none of four channels' sums in a window reaches its limit: the signs of all differences, joined. */
-ESNN_INLINE int32_t esnn_quiet(const int32_t *window, const int32_t *limit, int32_t ph, int32_t pw, int32_t line,
-                               int32_t co) {
-  int32_t signs = -1, py, px;
-  int32_t a = limit[0], b = limit[1], c = limit[2], d = limit[3];
-  for (py = 0; py < ph; ++py) {
-    for (px = 0; px < pw; ++px) {
-      const int32_t *at = window + py * line + px * co;
+/* Bit g: a sum of channels 4 g ... 4 g + 3 in a window reaches its limit, for 4 groups <= n. The signs of all
+ * differences of a group are joined. */
+ESNN_APART uint32_t esnn_loud(const int32_t *window, const int32_t *limit, int32_t n, int32_t ph, int32_t pw,
+                               int32_t line, int32_t co) {
+  uint32_t loud = 0, bit = 1;
+#pragma GCC unroll 1
+  for (; n > 0; n -= 4, window += 4, limit += 4, bit <<= 1) {
+    int32_t signs = -1, py, px;
+    for (py = 0; py < ph; ++py) {
+      for (px = 0; px < pw; ++px) {
+        const int32_t *at = window + py * line + px * co;
 #if defined(__thumb2__)
-      __asm__("ldmia %[at], {r4-r7}\n"
-              "sub r4, r4, %[a]\n"
-              "and %[s], %[s], r4\n"
-              "sub r5, r5, %[b]\n"
-              "and %[s], %[s], r5\n"
-              "sub r6, r6, %[c]\n"
-              "and %[s], %[s], r6\n"
-              "sub r7, r7, %[d]\n"
-              "and %[s], %[s], r7\n"
-              : [s] "+r"(signs)
-              : [at] "r"(at), [a] "r"(a), [b] "r"(b), [c] "r"(c), [d] "r"(d), "m"(*(const int32_t(*)[4])at)
-              : "r4", "r5", "r6", "r7");
+        __asm__("ldmia %[limit], {r4-r7}\n"
+                "ldmia %[at], {r8-r11}\n"
+                "sub r4, r8, r4\n"
+                "and %[s], %[s], r4\n"
+                "sub r5, r9, r5\n"
+                "and %[s], %[s], r5\n"
+                "sub r6, r10, r6\n"
+                "and %[s], %[s], r6\n"
+                "sub r7, r11, r7\n"
+                "and %[s], %[s], r7\n"
+                : [s] "+r"(signs)
+                : [at] "r"(at), [limit] "r"(limit), "m"(*(const int32_t(*)[4])at),
+                  "m"(*(const int32_t(*)[4])limit)
+                : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11");
 #else
-      signs &= (at[0] - a) & (at[1] - b) & (at[2] - c) & (at[3] - d);
+        signs &= (at[0] - limit[0]) & (at[1] - limit[1]) & (at[2] - limit[2]) & (at[3] - limit[3]);
 #endif
+      }
+    }
+    if (signs >= 0) {
+      loud |= bit;
     }
   }
-  return signs < 0;
+  return loud;
+}
+
+/* The step, from 0, in which the largest sum of a channel's window reaches its limit; the last one at the latest. */
+ESNN_APART int32_t esnn_spike_step(const int32_t *window, const int32_t *limit, int32_t ph, int32_t pw, int32_t line,
+                                   int32_t co, int32_t steps) {
+  int32_t best = *window, t = steps - 1, py, px;
+  for (py = 0; py < ph; ++py) {
+    for (px = 0; px < pw; ++px) {
+      int32_t sum = window[py * line + px * co];
+      best = sum > best ? sum : best;
+    }
+  }
+#pragma GCC unroll 1
+  for (limit += (steps - 2) * co; t > 0 && best >= *limit; limit -= co) {
+    --t;
+  }
+  return t;
 }
 
 ESNN_INLINE void esnn_put(void *map, int32_t bits, int32_t i, uint32_t word) {
@@ -188,19 +225,23 @@ ESNN_INLINE uint32_t esnn_get(const void *map, int32_t bits, int32_t i) {
   return bits == 8 ? ((const uint8_t *)map)[i] : bits == 16 ? ((const uint16_t *)map)[i] : ((const uint32_t *)map)[i];
 }
 
-/* Spikes of pooled row `row`: planes[steps, plane] of words; counts[steps] += events. limits[steps - 1, co] do not
- * increase with the step and lie within the sums' range plus one, so that differences fit.
- * blank[steps, words + 1]: the words, and the events, of a window whose sums are all 0. */
-ESNN_INLINE int32_t esnn_strip_spikes(int32_t *strip, const int32_t *limits, const uint32_t *blank, int32_t row,
-                                      void *planes, int32_t *counts, const int32_t *touched, int32_t columns,
-                                      int32_t margin, int32_t co, int32_t channels, int32_t ph, int32_t pw,
-                                      int32_t across, int32_t bits, int32_t words, int32_t plane, int32_t steps) {
-  int32_t column, k, t, silent = 0, blanks = 0;
+/* Spikes of pooled row `row` in steps begin + 1 ... end: bits in planes[steps, plane] of words, which are 0 before;
+ * counts[steps] += events. limits[steps - 1, co] do not increase with the step and lie within the sums' range plus
+ * one, so that differences fit. blank[steps, words + 1]: the words, and the events, of a window whose sums are 0. */
+ESNN_APART int32_t esnn_strip_spikes(int32_t *strip, const int32_t *limits, const uint32_t *blank, int32_t row,
+                                     void *planes, int32_t *counts, const int32_t *touched, int32_t begin,
+                                     int32_t end, int32_t columns, int32_t margin, int32_t co, int32_t channels,
+                                     int32_t ph, int32_t pw, int32_t across, int32_t bits, int32_t words,
+                                     int32_t plane, int32_t steps) {
+  int32_t column, k, t, blanks = 0;
   int32_t base = row * across * words;
+#pragma GCC unroll 1
   for (column = 0; column < across; ++column, base += words) {
     const int32_t *window = strip + (column * pw + margin) * co;
-    if (column * pw + margin + pw <= touched[0] || column * pw + margin >= touched[1]) {
-      for (t = 0; t < steps; ++t) {
+    int32_t at = column * pw + margin;
+    if (at + pw <= touched[0] || at >= touched[1]) {
+#pragma GCC unroll 1
+      for (t = begin; t < end; ++t) {
         for (k = 0; k < words; ++k) {
           esnn_put(planes, bits, t * plane + base + k, blank[t * (words + 1) + k]);
         }
@@ -209,8 +250,7 @@ ESNN_INLINE int32_t esnn_strip_spikes(int32_t *strip, const int32_t *limits, con
       continue;
     }
     /* Columns of the window that nothing reaches hold what an earlier strip has left there. */
-    for (k = 0; k < pw; ++k) {
-      int32_t at = column * pw + k + margin;
+    for (k = 0; k < pw; ++k, ++at) {
       if (at < touched[0] || at >= touched[1]) {
         for (t = 0; t < ph; ++t) {
           esnn_zero(strip + (t * columns + at) * co, co);
@@ -218,41 +258,27 @@ ESNN_INLINE int32_t esnn_strip_spikes(int32_t *strip, const int32_t *limits, con
       }
     }
     for (k = 0; k < words; ++k) {
-      uint32_t late = 0;
-      int32_t stop = channels - k * bits < bits ? channels - k * bits : bits, j;
-      for (j = 0; j < stop; j += 4) {
-        int32_t o = k * bits + j, n = stop - j < 4 ? stop - j : 4, c;
-        if (steps == 1 || esnn_quiet(window + o, limits + (steps - 2) * co + o, ph, pw, columns * co, co)) {
-          late |= ((1u << n) - 1u) << j;
-          silent += n;
-          continue;
-        }
-        for (c = 0; c < n; ++c) {
-          int32_t best = window[o + c], py, px;
-          uint32_t bit = 1u << (j + c);
-          for (py = 0; py < ph; ++py) {
-            for (px = 0; px < pw; ++px) {
-              int32_t sum = window[(py * columns + px) * co + o + c];
-              best = sum > best ? sum : best;
-            }
-          }
-          for (t = steps - 1; t > 0 && best >= limits[(t - 1) * co + o + c]; --t) {
-          }
-          if (t == steps - 1) {
-            late |= bit;
-            ++silent;
-          } else {
-            int32_t at = t * plane + base + k;
-            esnn_put(planes, bits, at, esnn_get(planes, bits, at) | bit);
+      int32_t n = channels - k * bits < bits ? channels - k * bits : bits;
+      uint32_t loud = ~0u >> (32 - (n + 3) / 4);
+      if (end == 1 && steps > 1) {
+        loud = esnn_loud(window + k * bits, limits + k * bits, n, ph, pw, columns * co, co);
+      }
+#pragma GCC unroll 1
+      for (; loud != 0u; loud &= loud - 1u) {
+        int32_t j = 4 * esnn_first_bit(loud), stop = j + 4 < n ? j + 4 : n;
+#pragma GCC unroll 1
+        for (; j < stop; ++j) {
+          t = esnn_spike_step(window + k * bits + j, limits + k * bits + j, ph, pw, columns * co, co, steps);
+          if (t >= begin && t < end) {
+            int32_t to = t * plane + base + k;
+            esnn_put(planes, bits, to, esnn_get(planes, bits, to) | 1u << j);
             ++counts[t];
           }
         }
       }
-      esnn_put(planes, bits, (steps - 1) * plane + base + k, late);
     }
   }
-  counts[steps - 1] += silent;
-  for (t = 0; t < steps && blanks != 0; ++t) {
+  for (t = begin; t < end && blanks != 0; ++t) {
     counts[t] += blanks * (int32_t)blank[t * (words + 1) + words];
   }
   return 0;

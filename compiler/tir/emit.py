@@ -144,8 +144,11 @@ def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
     found = e.at(f"{node.name}.steps", "int32", const=True)
     last = ["(void)sops;", "(void)out;", f"return ({found})[t - 1];"]
     if e.choice[node.name].micro:
+        # Most inputs end in the first step: the later ones are looked at when they come.
         strip = _encode_strip(e, i, node, spikes, counts)
-        return [*_first_step(b.shape[0], (clear,), strip), *last]
+        loop = f"  for (row = 0; row < {b.shape[0]}; ++row) {{"
+        head = ["int32_t row;", "if (t == 1) {", f"  {clear}", "}", "if (t <= 2) {"]
+        return [*head, loop, f"    {strip}", "  }", "}", *last]
     rows, layout = _sample_rows(e, i, node, node.pool[0])
     planes = e.call(
         spike_planes(
@@ -193,6 +196,8 @@ def _encode_strip(
         e.table(f"limits_{i}", limits, "int32"),
         e.table(f"blank_{i}", blank_table(node.thresholds, spikes, steps), "uint32"),
         "row",
+        "t - 1",
+        f"t == 1 ? 1 : {steps}",
         e.at(f"{node.name}.strip", "int32"),
         e.at(f"{node.name}.spikes", spikes.dtype),
         counts,
@@ -461,7 +466,8 @@ def micro_headers(bodies: Iterable[str]) -> list[str]:
     """Files of compiler/micro/ that kernels call into."""
     text = "\n".join(bodies)
     found = {f"esnn_{style}.h" for style in _MICRO.findall(text)}
-    return sorted(found | {name for name, calls in _OTHERS.items() if calls.search(text)})
+    found |= {name for name, calls in _OTHERS.items() if calls.search(text)}
+    return sorted(found | ({"esnn_bits.h"} if "esnn_strip.h" in found else set()))
 
 
 def kernels_source(bodies: list[str]) -> str:

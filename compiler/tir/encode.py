@@ -41,7 +41,9 @@ def encode_strip(
     spikes: SpikeMap,
     steps: int,
 ) -> Kernel:
-    """Pooled row `row` of the encoder: planes[T] of spikes, counts[t - 1] += events of step t."""
+    """Pooled row `row` of the encoder: planes[T] of spikes, counts[t - 1] += events of step t, for the steps t in
+    begin + 1 ... end.
+    """
     conv = strip.conv
     h, w, ci = conv.source
     co = conv.target[2]
@@ -61,6 +63,8 @@ def encode_strip(
         limits_p: T.handle("int32"),
         blank_p: T.handle("uint32"),
         row: T.int32,
+        begin: T.int32,
+        end: T.int32,
         strip_p: T.handle("int32"),
         planes_p: T.handle(word),
         counts_p: T.handle("int32"),
@@ -111,6 +115,8 @@ def encode_strip(
                 T.address_of(planes[0]),
                 T.address_of(counts[0]),
                 T.address_of(touched[0]),
+                begin,
+                end,
                 columns,
                 margin,
                 co,
@@ -131,6 +137,8 @@ def encode_strip(
         table("limits_p", "int32"),
         table("blank_p", "uint32"),
         scalar("row"),
+        scalar("begin"),
+        scalar("end"),
         pointer("strip_p", "int32"),
         pointer("planes_p", word),
         pointer("counts_p", "int32"),
