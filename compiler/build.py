@@ -60,7 +60,7 @@ def compile_program(
             "name a target (or a board, which implies it); `edgesnn targets` lists them"
         )
     machine = find_target(target if target is not None else on.target)  # type: ignore[union-attr]
-    if on is not None and machine.name != find_target(on.target).name:
+    if on is not None and not on.runs(machine.name):
         raise UsageError(
             f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target"
         )
@@ -205,7 +205,7 @@ class _Build:
                 s for n, s, _, writable in sections if writable and n != ".stack"
             )
             memory["stack_reserved_bytes"] = self.board.stack_bytes
-            entries = ["bsp_reset", "main"]
+            entries = ["bsp_reset", "bsp_start", "main"]
             memory["flash_region_bytes"] = self.board.flash.length
             memory["ram_region_bytes"] = self.board.ram.length
         else:

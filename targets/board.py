@@ -7,7 +7,7 @@ build needs follows from it: `sources`, `includes`, `cflags`, `linker_script()`,
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ else:
 BOARDS_DIR = Path(__file__).parent / "boards"
 BSP_DIR = Path(__file__).parent / "bsp"
 
-COUNTERS = ("systick",)
+COUNTERS = {"systick": 24, "nrf51_timer": 32, "minstret": 32}  # bits of each
 UNITS = ("instructions", "cycles")
-_SYSTICK_BITS = 24
 _GUARD_BYTES = 32  # also its alignment: the smallest region of the memory protection unit
 
 
@@ -50,16 +49,20 @@ class Uart:
 class Counter:
     """The counter that times an inference: `hz` ticks per second, each of `per_tick` units.
 
-    unit is "instructions" on an emulator that counts them, "cycles" on a processor. bits: the width
-    of the hardware counter, which software extends to 32; one timestep must take less than 2**bits
-    ticks.
+    unit is "instructions" on an emulator that counts them, "cycles" on a processor. per_tick: a whole
+    number or a sum of powers of two (31.25), thus exact. bits: the width of the hardware counter, which
+    software extends to 32; one timestep must take less than 2**bits ticks.
     """
 
     kind: str
     hz: int
     unit: str
-    per_tick: int
-    bits: int = _SYSTICK_BITS
+    per_tick: int | float
+    bits: int
+
+    def units(self, ticks: int) -> int:
+        """What so many ticks are, to the nearest whole unit."""
+        return round(ticks * self.per_tick)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ class EmulatorSpec:
 
 @dataclass(frozen=True)
 class Board:
-    """One board. Sizes are bytes; `sources` are C files under BSP_DIR."""
+    """One board. Sizes are bytes; `sources` are C files under BSP_DIR.
+
+    target: the core that it has. also_runs: other cores whose firmware it runs, as it has their instructions.
+    """
 
     name: str
     title: str
@@ -85,7 +91,12 @@ class Board:
     uart: Uart
     counter: Counter
     sources: tuple[Path, ...]
+    also_runs: tuple[str, ...] = ()
     emulator: EmulatorSpec | None = None
+
+    def runs(self, target: str) -> bool:
+        """Whether firmware for this target (a name, not an alias) runs here."""
+        return target == self.target or target in self.also_runs
 
     @property
     def includes(self) -> tuple[Path, ...]:
@@ -148,7 +159,7 @@ MEMORY {{
 SECTIONS {{
   .vectors : {{ KEEP(*(.vectors)) }} > flash
   .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
-  .rodata : {{ *(.rodata .rodata.*) . = ALIGN(4); }} > flash
+  .rodata : {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN(4); }} > flash
   .guard (NOLOAD) : {{
     . = ALIGN({guard_bytes});
     bsp_stack_guard = .;
@@ -162,7 +173,7 @@ SECTIONS {{
   .data : {{
     . = ALIGN(4);
     bsp_data_start = .;
-    *(.data .data.*)
+    *(.data .data.* .sdata .sdata.*)
     . = ALIGN(4);
     bsp_data_end = .;
   }} > ram AT> flash
@@ -170,11 +181,13 @@ SECTIONS {{
   .bss (NOLOAD) : {{
     . = ALIGN(8);
     bsp_bss_start = .;
-    *(.bss .bss.* COMMON)
+    *(.bss .bss.* .sbss .sbss.* COMMON)
     . = ALIGN(4);
     bsp_bss_end = .;
   }} > ram
-  /DISCARD/ : {{ *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.* .comment .note .note.*) }}
+  /DISCARD/ : {{
+    *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.* .eh_frame .comment .note .note.*)
+  }}
 }}
 """
 
@@ -193,7 +206,7 @@ class _Table:
             raise self.fail(key, "is missing")
         return self.left.pop(key)
 
-    def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
+    def text(self, key: str, choices: Iterable[str] = ()) -> str:
         value = self._take(key)
         if not isinstance(value, str) or not value:
             raise self.fail(key, f"must be a text, not {value!r}")
@@ -206,6 +219,18 @@ class _Table:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self.fail(key, f"must be a whole number in {low}...{high}, not {value!r}")
         return value
+
+    def exact(self, key: str, low: int, high: int) -> int | float:
+        """A number that a float holds to the last digit: few bits after the point."""
+        value = self.left.get(key)
+        if not isinstance(value, float):
+            return self.number(key, low, high)
+        self._take(key)
+        if not low <= value <= high or not (value * 256).is_integer():
+            raise self.fail(
+                key, f"must be in {low}...{high}, in steps of 1/256 at most, not {value!r}"
+            )
+        return int(value) if value.is_integer() else value
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self._take(key)
@@ -237,6 +262,7 @@ def _board(root: _Table, stem: str) -> Board:
     if name != stem:
         raise root.fail("name", f"must be the file's name, {stem!r}, not {name!r}")
     title, target = root.text("title"), root.text("target")
+    also_runs = root.texts("also_runs") if "also_runs" in root.left else ()
     clock_hz = root.number("clock_hz", 1, 2**32 - 1)
     stack_bytes = root.number("stack_bytes", 1024, 2**24)
     if stack_bytes % 8:
@@ -262,11 +288,13 @@ def _board(root: _Table, stem: str) -> Board:
     )
     table.done()
     table = root.table("counter")
+    kind = table.text("kind", COUNTERS)
     counter = Counter(
-        table.text("kind", COUNTERS),
+        kind,
         table.number("hz", 1, 2**32 - 1),
         table.text("unit", UNITS),
-        table.number("per_tick", 1, 10**6),
+        table.exact("per_tick", 1, 10**6),
+        COUNTERS[kind],
     )
     table.done()
     emulator = None
@@ -286,6 +314,7 @@ def _board(root: _Table, stem: str) -> Board:
         uart=uart,
         counter=counter,
         sources=sources,
+        also_runs=also_runs,
         emulator=emulator,
     )
 

@@ -1,4 +1,4 @@
-/* What the firmware needs of a board. A core family gives startup and counter, a board its UART. */
+/* What the firmware needs of a board. A core family gives reset, faults and counter, a board its UART. */
 #ifndef BSP_H
 #define BSP_H
 
@@ -26,5 +26,12 @@ uint32_t bsp_stack_used(void);
 void bsp_on_fault(const uint32_t *words, uint32_t count);
 
 int main(void);
+
+/* Between start.c and the core family, whose bsp_reset calls bsp_start on a fresh stack. */
+extern uint32_t bsp_stack_guard[], bsp_stack_bottom[], bsp_stack_top[]; /* the linker script's */
+void bsp_start(void);
+
+/* From now on a stack that outgrows its reserve faults at once, where the core can do that. */
+void bsp_guard_stack(void);
 
 #endif

@@ -1,19 +1,18 @@
-/* Cortex-M startup: vectors, reset, stack paint, fault report. ARMv6-M to ARMv8.1-M. */
+/* Cortex-M: vectors, reset, stack guard, fault report. ARMv6-M to ARMv8.1-M. */
 #include "bsp.h"
 
-#define STACK_PAINT 0xC5C5C5C5u
 #define SCB_VTOR (*(volatile uint32_t *)0xE000ED08u)
+#define SCB_CCR (*(volatile uint32_t *)0xE000ED14u)
 #define SCB_CFSR (*(volatile uint32_t *)0xE000ED28u)
+#define SCB_CPACR (*(volatile uint32_t *)0xE000ED88u)
+#define CCR_LOOPS (1u << 19) /* low-overhead loops may be cached */
+#define CPACR_FLOAT (0xFu << 20)
+#define CFSR_STKOF (1u << 20)
 
 #define MPU_TYPE (*(volatile uint32_t *)0xE000ED90u)
 #define MPU_CTRL (*(volatile uint32_t *)0xE000ED94u)
 #define MPU_RBAR (*(volatile uint32_t *)0xE000ED9Cu)
 #define MPU_RASR (*(volatile uint32_t *)0xE000EDA0u)
-
-extern uint32_t bsp_stack_guard[], bsp_stack_bottom[], bsp_stack_top[];
-extern const uint32_t bsp_data_load[];
-extern uint32_t bsp_data_start[], bsp_data_end[];
-extern uint32_t bsp_bss_start[], bsp_bss_end[];
 
 void bsp_reset(void);
 void bsp_fault(void);
@@ -31,14 +30,7 @@ __attribute__((section(".vectors"), used)) static const bsp_vector vectors[16] =
     {.handler = bsp_fault},   {.handler = bsp_fault}, {.handler = bsp_fault}, {.handler = bsp_fault},
     {.handler = bsp_fault},   {.handler = bsp_fault}, {.handler = bsp_fault}, {.handler = bsp_fault}};
 
-static uint32_t stack_pointer(void) {
-  uint32_t sp;
-  __asm__ volatile("mov %0, sp" : "=r"(sp));
-  return sp;
-}
-
-/* A stack that outgrows its reserve faults at once, also where nothing or another's data lies below it. */
-static void guard_stack(void) {
+void bsp_guard_stack(void) {
 #if defined(__ARM_ARCH_7M__) || defined(__ARM_ARCH_7EM__)
   if ((MPU_TYPE & 0xFF00u) != 0u) {
     MPU_RBAR = (uint32_t)(uintptr_t)bsp_stack_guard | 0x10u; /* region 0 */
@@ -49,39 +41,21 @@ static void guard_stack(void) {
 #elif defined(__ARM_ARCH_8M_MAIN__) || defined(__ARM_ARCH_8_1M_MAIN__)
   __asm__ volatile("msr msplim, %0" : : "r"(bsp_stack_bottom));
 #else
-  (void)bsp_stack_guard; /* no hardware for it */
+  /* No hardware for it: what leaves RAM at its bottom faults, as no board has anything there. */
 #endif
 }
 
+/* No more than this may run before vectors are allowed: the compiler uses them for any copy. */
 void bsp_reset(void) {
 #if !defined(__ARM_ARCH_6M__)
   SCB_VTOR = (uint32_t)(uintptr_t)vectors;
 #endif
-  const uint32_t *from = bsp_data_load;
-  for (uint32_t *to = bsp_data_start; to < bsp_data_end; ++to, ++from) {
-    *to = *from;
-  }
-  for (uint32_t *to = bsp_bss_start; to < bsp_bss_end; ++to) {
-    *to = 0u;
-  }
-  /* Down to a little below the present frame: this loop must not paint over itself. */
-  uint32_t *limit = (uint32_t *)(uintptr_t)(stack_pointer() - 32u);
-  for (uint32_t *at = bsp_stack_bottom; at < limit; ++at) {
-    *at = STACK_PAINT;
-  }
-  guard_stack();
-  bsp_uart_init();
-  (void)main();
-  for (;;) {
-  }
-}
-
-uint32_t bsp_stack_used(void) {
-  const uint32_t *at = bsp_stack_bottom;
-  while (at < bsp_stack_top && *at == STACK_PAINT) {
-    ++at;
-  }
-  return (uint32_t)((uintptr_t)bsp_stack_top - (uintptr_t)at);
+#if defined(__ARM_FEATURE_MVE)
+  SCB_CPACR |= CPACR_FLOAT;
+  SCB_CCR |= CCR_LOOPS;
+  __asm__ volatile("dsb\n isb" ::: "memory");
+#endif
+  bsp_start();
 }
 
 /* Report on the stack as it is, so that the exception frame stays whole; from its top where too little is left
@@ -112,6 +86,8 @@ __attribute__((used)) void bsp_fault_report(const uint32_t *frame) {
   }
 #if !defined(__ARM_ARCH_6M__)
   words[3] = SCB_CFSR;
+#else
+  words[3] = frame < bsp_stack_bottom ? CFSR_STKOF : 0u; /* as the others' hardware says it */
 #endif
   bsp_on_fault(words, 5u);
 }
