@@ -36,6 +36,9 @@ def _encodes(program: ir.Program, node: ir.LatencyEncoder, bounds: Bounds, style
         return False
     if int(b.hi.max()) + 1 - int(b.lo.min()) >= 2**31:
         return False
+    if style is MVE:
+        source = program.input
+        return isinstance(source, ir.SampleInput) and source.dtype != "int16"
     return style.micro and 3 * p.weight.size <= b.macs // 2
 
 

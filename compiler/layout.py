@@ -156,3 +156,49 @@ def strip_layout(p: ir.Projection, source: ir.Shape, *, pairs: bool) -> Strip:
 
 def _two_complement(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values & 0xFFFFFFFF).astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class Gather:
+    """An encoder's weights for dot products of int8 vectors (micro/esnn_gather.h).
+
+    weights: int8[O, 16 * chunks], a patch's taps in order (y, x, channel), zeros behind them; O padded to fours.
+    taps: (rows, bytes of a row) with dilation. before, line: bytes of padding before a row, and of a padded row.
+    """
+
+    weights: np.ndarray
+    taps: tuple[int, int]
+    before: int
+    line: int
+    conv: ScatterConv
+
+    @property
+    def chunks(self) -> int:
+        return self.weights.shape[1] // 16
+
+    def scratch(self, pool: ir.Pair) -> int:
+        """Bytes that one row of pooled outputs needs: best sums, busy columns, padded rows, patches."""
+        rows = (pool[0] - 1) * self.conv.stride[0] + self.taps[0]
+        parts = (4 * self.conv.target[2], self.line + 16, rows * self.line + 16)
+        return sum(padded(n, 16) for n in parts) + pool[0] * pool[1] * 16 * self.chunks + 32
+
+
+def gather_layout(p: ir.Projection, source: ir.Shape) -> Gather:
+    """Lay out an encoder's weights; groups are not supported. A dense layer is a 1 x 1 convolution."""
+    conv = scatter_conv(p, source, 4)
+    if isinstance(p, ir.Dense):
+        taken, full_w = p.weight[:, None, None, :], 1
+    else:
+        _, kh, kw, i = p.weight.shape
+        (dy, dx), full_w = p.dilation, p.dilation[1] * (kw - 1) + 1
+        taken = np.zeros((p.weight.shape[0], dy * (kh - 1) + 1, full_w, i), dtype=np.int8)
+        taken[:, ::dy, ::dx] = p.weight
+    channels = conv.source[2]
+    flat = taken.reshape(taken.shape[0], -1)
+    weights = np.zeros((conv.target[2], padded(flat.shape[1], 16)), dtype=np.int8)
+    weights[: flat.shape[0], : flat.shape[1]] = flat
+    before = conv.padding[1] * channels
+    # The last window may begin beyond the samples: a row ends where its taps do.
+    reach = ((conv.target[1] - 1) * conv.stride[1] + full_w) * channels
+    line = max(reach, before + conv.source[1] * channels)
+    return Gather(weights, (taken.shape[1], full_w * channels), before, line, conv)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds
 from edgesnn.compiler.choose import Choice
-from edgesnn.compiler.layout import SpikeMap, padded, scatter_conv
+from edgesnn.compiler.layout import SpikeMap, gather_layout, padded, scatter_conv
+from edgesnn.compiler.styles import MVE
 from edgesnn.targets.errors import EdgesnnError
 
 _BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4}
@@ -93,9 +94,13 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice) -> Plan:
             spikes_end = end  # filled between steps
         elif isinstance(node, ir.LatencyEncoder):
             source = shapes[node.projection.source]
-            lanes, sums = (4, "int32") if choice[name].micro else (1, str(b.sums))
-            strip = strip_elements(node.projection, source, node.pool[0], lanes)
-            wanted.append(Buffer(f"{name}.strip", sums, strip, i, i))
+            if choice[name] is MVE:
+                room = gather_layout(node.projection, source).scratch(node.pool)
+                wanted.append(Buffer(f"{name}.strip", "uint8", room, i, i))
+            else:
+                lanes, sums = (4, "int32") if choice[name].micro else (1, str(b.sums))
+                strip = strip_elements(node.projection, source, node.pool[0], lanes)
+                wanted.append(Buffer(f"{name}.strip", sums, strip, i, i))
             wanted.append(Buffer(f"{name}.steps", "int32", program.timesteps, 0, end))
             spikes_end, steps = end, program.timesteps
         elif isinstance(node, ir.CurrentEncoder):

@@ -9,10 +9,7 @@
 #include <stdint.h>
 
 #include "esnn_bits.h"
-
-#define ESNN_INLINE static inline __attribute__((always_inline))
-/* Called once or twice with constants, which GCC specialises; apart, each has the registers to itself. */
-#define ESNN_APART static __attribute__((noinline, unused))
+#include "esnn_planes.h"
 
 /* Sample i of dtype uint8 (0), int8 (1) or int16 (2). */
 ESNN_INLINE int32_t esnn_sample(const void *x, int32_t dtype, int32_t i) {
@@ -209,20 +206,6 @@ ESNN_APART int32_t esnn_spike_step(const int32_t *window, const int32_t *limit, 
     --t;
   }
   return t;
-}
-
-ESNN_INLINE void esnn_put(void *map, int32_t bits, int32_t i, uint32_t word) {
-  if (bits == 8) {
-    ((uint8_t *)map)[i] = (uint8_t)word;
-  } else if (bits == 16) {
-    ((uint16_t *)map)[i] = (uint16_t)word;
-  } else {
-    ((uint32_t *)map)[i] = word;
-  }
-}
-
-ESNN_INLINE uint32_t esnn_get(const void *map, int32_t bits, int32_t i) {
-  return bits == 8 ? ((const uint8_t *)map)[i] : bits == 16 ? ((const uint16_t *)map)[i] : ((const uint32_t *)map)[i];
 }
 
 /* Spikes of pooled row `row` in steps begin + 1 ... end: bits in planes[steps, plane] of words, which are 0 before;

@@ -12,12 +12,18 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
 from edgesnn.compiler.choose import Choice
 from edgesnn.compiler.inspect import node_kind
-from edgesnn.compiler.layout import ScatterConv, SpikeMap, padded, scatter_conv, strip_layout
+from edgesnn.compiler.layout import ScatterConv, SpikeMap, gather_layout, padded, scatter_conv, strip_layout
 from edgesnn.compiler.plan import Plan, spike_map
-from edgesnn.compiler.styles import DSP, PLAIN, Style
+from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style
 from edgesnn.compiler.tir.begin import add_current, begin_first, begin_first_narrow, begin_next
 from edgesnn.compiler.tir.deliver import conv_map, conv_queue, dense_map, dense_queue
-from edgesnn.compiler.tir.encode import blank_table, encode_strip, limits_table
+from edgesnn.compiler.tir.encode import (
+    blank_table,
+    encode_gather,
+    encode_strip,
+    gather_shift,
+    limits_table,
+)
 from edgesnn.compiler.tir.fire import amos_fire, fire
 from edgesnn.compiler.tir.kernel import C_TYPES, Kernel
 from edgesnn.compiler.tir.merge import merge_map, merge_queue
@@ -174,31 +180,36 @@ def _encode_strip(
     """The call that encodes pooled row `row` by the style's micro-kernels."""
     b, source, steps = e.bounds.nodes[node.name], e.program.input, e.program.timesteps
     assert isinstance(source, ir.SampleInput) and b.lo is not None and b.hi is not None
-    pairs = e.choice[node.name] is DSP and source.dtype != "int16"
-    strip = strip_layout(node.projection, source.shape, pairs=pairs)
-    stored = strip.conv.target[2]
-    limits = limits_table(node.thresholds, b.lo, b.hi, stored)
+    style, dtype, zero = e.choice[node.name], source.dtype, source.zero_point
+    common = {"sample": dtype, "zero_point": zero, "pool": node.pool, "spikes": spikes}
+    symbol, shift = f"esnn_encode_{i}", np.zeros(b.shape[2], dtype=np.int64)
+    if style is MVE:
+        gather = gather_layout(node.projection, source.shape)
+        stored = gather.conv.target[2]
+        shift = gather_shift(gather.weights, dtype, zero)[: b.shape[2]]
+        kernel = encode_gather(symbol, gather=gather, steps=steps, **common)
+        weights, scratch = e.table(f"weights_{i}", gather.weights, "int8"), "uint8"
+    else:
+        strip = strip_layout(
+            node.projection, source.shape, pairs=style is DSP and dtype != "int16"
+        )
+        stored = strip.conv.target[2]
+        kernel = encode_strip(symbol, strip=strip, steps=steps, **common)
+        weights, scratch = e.table(f"weights_{i}", strip.words, "uint32"), "int32"
     if steps == 1:
         limits = np.ones((1, stored), dtype=np.int64)  # never read
-    kernel = encode_strip(
-        f"esnn_encode_{i}",
-        strip=strip,
-        sample=source.dtype,
-        zero_point=source.zero_point,
-        pool=node.pool,
-        spikes=spikes,
-        steps=steps,
-    )
+    else:
+        limits = limits_table(node.thresholds, b.lo, b.hi, shift, stored)
     return e.call(
         kernel,
-        e.at(f"{source.name}.frame", source.dtype, const=True),
-        e.table(f"weights_{i}", strip.words, "uint32"),
+        e.at(f"{source.name}.frame", dtype, const=True),
+        weights,
         e.table(f"limits_{i}", limits, "int32"),
         e.table(f"blank_{i}", blank_table(node.thresholds, spikes, steps), "uint32"),
         "row",
         "t - 1",
         f"t == 1 ? 1 : {steps}",
-        e.at(f"{node.name}.strip", "int32"),
+        e.at(f"{node.name}.strip", scratch),
         e.at(f"{node.name}.spikes", spikes.dtype),
         counts,
     )
@@ -459,6 +470,7 @@ _MICRO = re.compile(r"\besnn_(?:rows|fire_soft|fire_hard|fire_none)_([a-z]+)\(")
 _OTHERS = {
     "esnn_bits.h": re.compile(r"\besnn_(?:first_bit|count_bits)\("),
     "esnn_strip.h": re.compile(r"\besnn_strip\("),
+    "esnn_gather.h": re.compile(r"\besnn_gather\("),
 }
 
 
@@ -467,7 +479,9 @@ def micro_headers(bodies: Iterable[str]) -> list[str]:
     text = "\n".join(bodies)
     found = {f"esnn_{style}.h" for style in _MICRO.findall(text)}
     found |= {name for name, calls in _OTHERS.items() if calls.search(text)}
-    return sorted(found | ({"esnn_bits.h"} if "esnn_strip.h" in found else set()))
+    if found & {"esnn_strip.h", "esnn_gather.h"}:
+        found |= {"esnn_bits.h", "esnn_planes.h"}
+    return sorted(found)
 
 
 def kernels_source(bodies: list[str]) -> str:
