@@ -28,14 +28,25 @@ HERE = Path(__file__).resolve().parent
 MAIN = HERE / "main.c"
 TIMEOUT = 60.0  # seconds for all frames
 FRAMES = 4  # enough to see that the count hardly depends on the values
-# Best flags found on top of a target's own: both passes spill the sums of a tile (M4, net B: 9.04 M -> 5.80 M).
-GCC_FLAGS = ("-fno-predictive-commoning", "-fno-tree-ter")
-# Sums that a tile keeps, as found best for the registers there are.
-REGISTERS = {"armv6-m": 4, "riscv32imc": 16}
-OTHER_REGISTERS = 8
+# Best found on top of a target's own flags: these passes spill the sums of a tile (M4, net B: 9.04 M -> 5.80 M).
+_FLAGS = ("-fno-predictive-commoning", "-fno-tree-ter")
 CODEGENS = ("c", "llvm", "llvm, dot")
 _BYTES = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4}
 _ALIGN = 8
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found best for an instruction set: sums that a tile keeps, flags for GCC."""
+
+    registers: int = 8
+    flags: tuple[str, ...] = _FLAGS
+
+
+TUNED = {
+    "armv6-m": Tuning(registers=4),
+    "riscv32imc": Tuning(registers=16, flags=(*_FLAGS, "-fno-schedule-insns")),
+}
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ def build(net: Net, board: Board, target: Target, codegen: str, folder: Path) ->
     if codegen.startswith("c"):
         text = "#include <stdint.h>\n\n" + "\n".join(c_source(kernel) for kernel in every)
         (folder / "kernels.c").write_text(text, encoding="utf-8")
-        flags = [*target.kernel_flags, *(GCC_FLAGS if tools.kind == "gcc" else ())]
+        flags = [*target.kernel_flags, *(tuning.flags if tools.kind == "gcc" else ())]
         tools.compile("kernels.c", "kernels.o", [*base, *flags], folder)
         objects.append("kernels.o")
     else:
