@@ -218,7 +218,7 @@ def dense(net: Net, board: Board, target: Target, layers: bool, folder: Path) ->
         try:
             got = measure_baseline(net, board, target, codegen, folder / str(i))
         except EdgesnnError as e:
-            print(f"  dense int8 baseline, TVM ({codegen}): {e}")
+            print(f"  dense int8 baseline, TVM ({codegen}): {_short(e)}")
             continue
         if best is None or got.instructions < best.instructions:
             best = got
@@ -230,6 +230,11 @@ def dense(net: Net, board: Board, target: Target, layers: bool, folder: Path) ->
     for name, macs, instructions in best.layers if layers else ():
         per = f"{instructions / macs:.2f}" if macs else "–"
         print(f"  {'    ' + name:34}{instructions:14,}{'':13}{macs:11,}{'':11}{per:>8}")
+
+
+def _short(error: EdgesnnError) -> str:
+    """Of a failed link what the linker says, without the paths before it."""
+    return str(error).rsplit(" failed: ", 1)[-1].rsplit("/ld: ", 1)[-1]
 
 
 def signature(net: Net) -> list[str]:
@@ -272,7 +277,7 @@ def table(model: Model, target: Target, board: Board, options: Any, folder: Path
     try:
         ours(model, target, board, options, folder / "edgesnn")
     except EdgesnnError as e:
-        print(f"  edgesnn: {e}")
+        print(f"  edgesnn: {_short(e)}")
     try:
         net = dense_net(model.program)
     except EdgesnnError as e:
