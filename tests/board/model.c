@@ -9,7 +9,7 @@
 
 #define PIXELS 784u
 #define CLASSES 12u
-#define INPUT 0u     /* frame, or bitmap */
+#define INPUT 0u     /* frame, or one byte a pixel of which bit 0 is its event */
 #define QUEUE 784u   /* uint16_t[784] */
 #define COUNTS 2352u /* uint32_t[2] */
 #define STATS 2360u  /* esnn_stats[2] */
@@ -22,11 +22,19 @@ static int32_t encode(uint8_t *arena, int32_t t, uint32_t *sops) {
   int32_t n = 0;
   (void)sops;
 #ifdef TEST_OVERFLOW
+#if defined(__riscv)
+  __asm__ volatile("1: addi sp, sp, -16\n sw ra, 0(sp)\n j 1b");
+#else
   __asm__ volatile("1: push {r0-r7}\n b 1b");
+#endif
 #endif
 #ifdef TEST_SPIN
   uint32_t turns = TEST_SPIN; /* two instructions each */
-  __asm__ volatile("1: subs %0, %0, #1\n bne 1b" : "+r"(turns) : : "cc");
+#if defined(__riscv)
+  __asm__ volatile("1: addi %0, %0, -1\n bnez %0, 1b" : "+r"(turns));
+#else
+  __asm__ volatile(".syntax unified\n1: subs %0, %0, #1\n bne 1b" : "+l"(turns) : : "cc");
+#endif
 #endif
   for (uint32_t i = 0; i < PIXELS; ++i) {
     if (1 + (255 - x[i]) / 64 == t) {
@@ -35,6 +43,16 @@ static int32_t encode(uint8_t *arena, int32_t t, uint32_t *sops) {
   }
   return n;
 }
+#else
+/* The queue of the events that were pushed. */
+static void collect(uint8_t *arena) {
+  uint16_t *queue = (uint16_t *)(void *)(arena + QUEUE);
+  for (uint32_t i = 0; i < PIXELS; ++i) {
+    if (arena[INPUT + i] != 0u) {
+      *queue++ = (uint16_t)i;
+    }
+  }
+}
 #endif
 
 static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
@@ -42,6 +60,9 @@ static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
   int32_t *u = (int32_t *)(void *)(arena + OUTPUT);
   uint32_t n = *(const uint32_t *)(void *)(arena + COUNTS);
   int32_t best = 0;
+#ifdef TEST_EVENT_INPUT
+  collect(arena);
+#endif
   for (uint32_t k = 0; k < CLASSES; ++k) {
     if (t == 1) {
       u[k] = 0;
@@ -62,11 +83,11 @@ static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
 
 static const esnn_node nodes[2] = {
 #ifdef TEST_EVENT_INPUT
-    {"input", 0, QUEUE, PIXELS, PIXELS, ESNN_NODE_INPUT},
+    {"input", 0, INPUT, PIXELS, PIXELS, ESNN_NODE_INPUT, 8u, 1u, 0u},
 #else
-    {"encoder", encode, QUEUE, PIXELS, PIXELS, ESNN_NODE_ENCODER},
+    {"encoder", encode, QUEUE, PIXELS, PIXELS, ESNN_NODE_ENCODER, 0u, 1u, 0u},
 #endif
-    {"output", decide, QUEUE, 0u, CLASSES, ESNN_NODE_OUTPUT}};
+    {"output", decide, QUEUE, 0u, CLASSES, ESNN_NODE_OUTPUT, 0u, CLASSES, 0u}};
 
 const esnn_model esnn_model_data = {
     .api_version = ESNN_API_VERSION,

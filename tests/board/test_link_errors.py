@@ -74,7 +74,14 @@ HZ = 25_000_000
 
 
 def hello(model: Any, **changes: int) -> bytes:
-    info = {"api": 1, "event": 2, "output": 4, "id": model.model_id, "input": 784, "hz": HZ}
+    info = {
+        "api": link.API_VERSION,
+        "event": 2,
+        "output": 4,
+        "id": model.model_id,
+        "input": 784,
+        "hz": HZ,
+    }
     info |= {"stack": 4096, "nodes": 2, "steps": 4, "classes": 12, **changes}
     return struct.pack("<HBB16sIIIHHH", *info.values())
 
@@ -200,7 +207,7 @@ def test_a_board_that_never_decides(serve: Serve, hand_model: Any) -> None:
         ({"classes": 10}, "classes: 10 instead of 12"),
         ({"steps": 8}, "timesteps: 8 instead of 4"),
         ({"event": 0}, "bytes of an event: 0 instead of 2"),
-        ({"api": 9}, "version of the C core's interface: 9 instead of 1"),
+        ({"api": 9}, "version of the C core's interface: 9 instead of 2"),
     ],
 )
 def test_a_greeting_that_differs_from_the_bundle(
