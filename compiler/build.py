@@ -191,8 +191,7 @@ class _Build:
 
     def _link(self, board: Board, objects: Sequence[str]) -> None:
         flags = [*board.ldflags, "-T", "bsp/link.ld"]
-        last = ["-lgcc"] if self.tools.kind == "gcc" else []
-        self.tools.link([*objects, *last], "firmware.elf", flags, self.root)
+        self.tools.link([*objects, *self.tools.support], "firmware.elf", flags, self.root)
 
     def _memory(self, objects: Sequence[str]) -> dict[str, Any]:
         """Sizes as measured in what was built; RAM is static data with the arena, without the stack."""

@@ -123,7 +123,7 @@ class Board:
 
     @property
     def ldflags(self) -> tuple[str, ...]:
-        """Flags for linking, apart from the core's own and -T; for GCC, `-lgcc` goes last."""
+        """Flags for linking, apart from the core's own and -T; `Toolchain.support` goes last."""
         return (
             "-nostdlib",
             "-static",

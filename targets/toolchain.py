@@ -32,6 +32,11 @@ class Toolchain:
     ar: tuple[str, ...]
     version: str
 
+    @property
+    def support(self) -> tuple[str, ...]:
+        """What firmware links last: the library of what the core has no instruction for, such as division."""
+        return ("-lgcc",) if self.kind == "gcc" else ("-lcompiler_rt",)
+
     def compile(
         self, source: str, obj: str, flags: Sequence[str], cwd: Path, *, graph: bool = False
     ) -> None:

@@ -109,31 +109,35 @@ def link_pipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Firmware = Callable[..., Path]
 
 
+def build_firmware(board: Board, folder: Path, flags: tuple[str, ...], tools: str = "gcc") -> Path:
+    """firmware.elf of the hand-written model for a board."""
+    toolchain = find_toolchain(find_target(board.target), tools)
+    (folder / "link.ld").write_text(board.linker_script())
+    own = [HERE / "model.c", *(CORE / f for f in ("esnn.c", "esnn_link.c", "firmware.c"))]
+    include = [f"-I{folder}" for folder in (*board.includes, CORE, HERE)]
+    objects = []
+    for i, source in enumerate([*own, *board.sources]):
+        objects.append(f"{i}.o")
+        every = ["-O2", *board.cflags, *STRICT, *include, *flags]
+        toolchain.compile(str(source), objects[-1], every, folder)
+    objects += toolchain.support
+    toolchain.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], folder)
+    return folder / "firmware.elf"
+
+
 @pytest.fixture(scope="session")
 def firmware(tmp_path_factory: pytest.TempPathFactory, board: Board) -> Firmware:
-    """firmware(*flags, tools="gcc") -> firmware.elf of the hand-written model."""
+    """firmware(*flags, tools="gcc", on=board) -> firmware.elf of the hand-written model."""
     built: dict[tuple[str, ...], Path] = {}
 
-    def build(*flags: str, tools: str = "gcc") -> Path:
-        key = (tools, *flags)
+    def build(*flags: str, tools: str = "gcc", on: Board = board) -> Path:
+        key = (on.name, tools, *flags)
         if key not in built:
             try:
-                toolchain = find_toolchain(find_target(board.target), tools)
+                find_toolchain(find_target(on.target), tools)
             except EdgesnnError as e:
                 pytest.skip(str(e))
-            folder = tmp_path_factory.mktemp("firmware")
-            (folder / "link.ld").write_text(board.linker_script())
-            own = [HERE / "model.c", *(CORE / f for f in ("esnn.c", "esnn_link.c", "firmware.c"))]
-            include = [f"-I{folder}" for folder in (*board.includes, CORE, HERE)]
-            objects = []
-            for i, source in enumerate([*own, *board.sources]):
-                objects.append(f"{i}.o")
-                every = ["-O2", *board.cflags, *STRICT, *include, *flags]
-                toolchain.compile(str(source), objects[-1], every, folder)
-            if toolchain.kind == "gcc":
-                objects.append("-lgcc")
-            toolchain.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], folder)
-            built[key] = folder / "firmware.elf"
+            built[key] = build_firmware(on, tmp_path_factory.mktemp("firmware"), flags, tools)
         return built[key]
 
     return build

@@ -76,7 +76,7 @@ static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
   }
   *sops += n * CLASSES;
 #ifdef TEST_CRASH
-  *(volatile uint32_t *)0xF0000000u = (uint32_t)best; /* nothing there */
+  __builtin_trap(); /* no board has the same address empty */
 #endif
   return u[best] >= TEST_THRESHOLD ? best + 1 : -(best + 1);
 }
