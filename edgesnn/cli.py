@@ -535,7 +535,7 @@ def _print_decisions(stream: Any, source: str, samples: int | None, json: bool) 
             d = item.decision
             units = None
             if d.ticks is not None and session.counter is not None:
-                units = d.ticks * session.counter.per_tick
+                units = session.counter.units(d.ticks)
             if json:
                 row: dict[str, Any] = {
                     "index": item.index,
@@ -650,15 +650,26 @@ def targets(*, json: bool = False) -> None:
                 "name": t.name,
                 "title": t.title,
                 "kind": t.kind,
+                "arch": t.arch,
                 "aliases": list(t.aliases),
+                "board": t.board,
                 "toolchain": tools,
             }
         )
     if json:
         return _print_json({"targets": rows})
     _grid(
-        ("target", "aliases", "what", "compiler found"),
-        [(r["name"], ", ".join(r["aliases"]), r["title"], r["toolchain"] or "none") for r in rows],
+        ("target", "aliases", "emulated board", "what", "compiler found"),
+        [
+            (
+                r["name"],
+                ", ".join(r["aliases"]),
+                r["board"] or "",
+                r["title"],
+                r["toolchain"] or "none",
+            )
+            for r in rows
+        ],
     )
 
 
@@ -678,6 +689,7 @@ def boards(*, json: bool = False) -> None:
                 "name": b.name,
                 "title": b.title,
                 "target": b.target,
+                "also_runs": list(b.also_runs),
                 "clock_hz": b.clock_hz,
                 "flash_bytes": b.flash.length,
                 "ram_bytes": b.ram.length,
@@ -693,7 +705,7 @@ def boards(*, json: bool = False) -> None:
         [
             (
                 r["name"],
-                r["target"],
+                ", ".join((r["target"], *r["also_runs"])),
                 f"{r['flash_bytes'] // 1024} KiB",
                 f"{r['ram_bytes'] // 1024} KiB",
                 r["counter"],

@@ -81,7 +81,7 @@ def _amount(session: Session, ticks: int | None, seconds: float | None) -> float
     if session.counter is not None:
         if ticks is None:
             raise EdgesnnError(f"{session.engine_name} reports no counter; update its firmware")
-        return float(ticks * session.counter.per_tick)
+        return float(session.counter.units(ticks))
     if seconds is None:
         raise EdgesnnError(f"{session.engine_name} measures no time")
     return 1e6 * seconds

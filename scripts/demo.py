@@ -58,7 +58,7 @@ def stream_all(session: Session, program: Any, x: np.ndarray, y: np.ndarray) -> 
             want = reference.infer(session.bundle.check_sample(x[item.index]))
             differ += decision_difference(want, decision) is not None
             if session.counter is not None and decision.ticks is not None:
-                amounts.append(decision.ticks * session.counter.per_tick)
+                amounts.append(session.counter.units(decision.ticks))
             elif decision.seconds is not None:
                 amounts.append(1e6 * decision.seconds)
     return {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# System packages that edgesnn uses and Python cannot bring: the emulator and the Arm compiler.
-# Never fails: without the compiler PyPI's ziglang links the firmware, without the emulator the demo runs on the host.
+# System packages that edgesnn uses and Python cannot bring: emulators and compilers for Arm and RISC-V.
+# Never fails: without a compiler PyPI's ziglang builds the firmware, without an emulator its boards are left out.
 set -u
 
 missing=""
@@ -9,6 +9,8 @@ need() { # command, package
 }
 need qemu-system-arm qemu-system-arm
 need arm-none-eabi-gcc gcc-arm-none-eabi
+need qemu-system-riscv32 qemu-system-misc
+need riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf
 "${PYTHON:-python3}" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 [ -z "$missing" ] && exit 0
 

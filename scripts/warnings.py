@@ -1,4 +1,4 @@
-"""`make warnings`: the C core, firmware and board support with every warning an error, on both machines."""
+"""`make warnings`: the C core, firmware and board support with every warning an error, on every machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgesnn.targets.board import list_boards
 from edgesnn.targets.errors import EdgesnnError
-from edgesnn.targets.target import TARGETS, find_target
+from edgesnn.targets.target import TARGETS
 from edgesnn.targets.toolchain import find_toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def main() -> int:
                     count += 1
                 continue
             for board in list_boards():
-                if find_target(board.target) is not target:
+                if not board.runs(target.name):
                     continue
                 folders = [CORE, MODEL, *board.includes]
                 include = [word for f in folders for word in ("-I", str(f))]
