@@ -51,6 +51,12 @@ class SpikeMap:
         return -(-self.positions * self.words * self.bits // 32) * 4
 
 
+def spike_words(spikes: SpikeMap) -> list[int]:
+    """Channels in each word of a position."""
+    last = spikes.shape[2] - (spikes.words - 1) * spikes.bits
+    return [spikes.bits] * (spikes.words - 1) + [last]
+
+
 def padded(channels: int, lanes: int) -> int:
     """Channels rounded up to whole groups of `lanes`."""
     return -(-channels // lanes) * lanes
@@ -124,8 +130,8 @@ def scatter_conv(p: ir.Projection, source: ir.Shape, lanes: int = 1) -> ScatterC
 class Strip:
     """An encoder's weights for a strip of output rows by scatter, as words (micro/esnn_strip.h).
 
-    words: uint32[C_in, sx, groups of taps in y, taps in x, O], taps reversed in x. A word is one weight, or with
-    `pairs` those of two rows of taps as int16, the upper row in the low half. O is padded to whole fours.
+    words: uint32[C_in, sx, groups of taps in y, taps in x, O], taps reversed in x. A word is one weight, or
+    with `pairs` those of two rows of taps as int16, the upper row in the low half. O is padded to fours.
     height: taps in y with dilation; conv: the geometry of the strip in memory.
     """
 
@@ -162,8 +168,8 @@ def _two_complement(values: np.ndarray) -> np.ndarray:
 class Gather:
     """An encoder's weights for dot products of int8 vectors (micro/esnn_gather.h).
 
-    weights: int8[O, 16 * chunks], a patch's taps in order (y, x, channel), zeros behind them; O padded to fours.
-    taps: (rows, bytes of a row) with dilation. before, line: bytes of padding before a row, and of a padded row.
+    weights: int8[O, 16 * chunks], a patch's taps in order (y, x, channel), then zeros; O is padded to fours.
+    taps: (rows, bytes of a row) with dilation. before, line: bytes of padding before a row, of a padded row.
     """
 
     weights: np.ndarray

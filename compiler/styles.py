@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Style:
-    """lanes: channels are padded to a multiple of it. weight: dtype of a table's word, which holds the weights of
-    `outputs_per_word` outputs. order: of the weights within `lanes` outputs. biased: every even membrane is stored
-    with its top bit flipped. micro: compiler/micro/<name>.h has its kernels; else it is a loop in TIR.
+    """lanes: channels are padded to a multiple of it. weight: dtype of a table's word, which holds the weights
+    of `outputs_per_word` outputs. order: of the weights within `lanes` outputs. biased: every even membrane is
+    stored with its top bit flipped. micro: compiler/micro/esnn_<name>.h has its kernels; else a loop in TIR.
     """
 
     name: str

@@ -16,19 +16,34 @@
 #include <arm_mve.h>
 #endif
 
+#define ESNN_GATHER_32(join)                                                                                 \
+  __asm__ volatile("vldrb.u8 q0, [%[a]]\n"                                                                   \
+                   "vldrb.u8 q1, [%[a], #16]\n"                                                              \
+                   "vldrb.u8 q2, [%[b]]\n"                                                                   \
+                   "vldrb.u8 q3, [%[b], #16]\n"                                                              \
+                   "dls lr, %[n]\n"                                                                          \
+                   "1: vldrb.u8 q4, [%[w]], #16\n"                                                           \
+                   "vldrb.u8 q5, [%[w]], #16\n"                                                              \
+                   "vmladav.s8 r4, q0, q4\n"                                                                 \
+                   "vmladava.s8 r4, q1, q5\n"                                                                \
+                   "vmladav.s8 r6, q2, q4\n"                                                                 \
+                   "vmladava.s8 r6, q3, q5\n"                                                                \
+                   "cmp r4, r6\n"                                                                            \
+                   "csel r4, r4, r6, gt\n" join "str r4, [%[best]], #4\n"                                   \
+                   "le lr, 1b\n"                                                                             \
+                   : [w] "+r"(weights), [best] "+r"(best)                                                    \
+                   : [a] "r"(a), [b] "r"(b), [n] "r"(n)                                                      \
+                   : "r4", "r6", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "cc", "memory")
+
 /* best[o] = max over two patches of their products with weights[o, 16 * chunks]; and over `best` unless `first`. */
 ESNN_APART void esnn_gather_pair(const int8_t *a, const int8_t *b, const int8_t *weights, int32_t *best, int32_t n,
                                  int32_t chunks, int32_t first) {
 #if defined(__ARM_FEATURE_MVE)
   if (chunks == 2) { /* 17 to 32 taps: both patches stay in registers */
-    int8x16_t a0 = vldrbq_s8(a), a1 = vldrbq_s8(a + 16), b0 = vldrbq_s8(b), b1 = vldrbq_s8(b + 16);
-#pragma GCC unroll 2
-    for (; n > 0; --n, ++best, weights += 32) {
-      int8x16_t w0 = vldrbq_s8(weights), w1 = vldrbq_s8(weights + 16);
-      int32_t x = vmladavaq_s8(vmladavq_s8(a0, w0), a1, w1);
-      int32_t y = vmladavaq_s8(vmladavq_s8(b0, w0), b1, w1);
-      x = y > x ? y : x;
-      *best = first || x > *best ? x : *best;
+    if (first) {
+      ESNN_GATHER_32("");
+    } else {
+      ESNN_GATHER_32("ldr r6, [%[best]]\n cmp r4, r6\n csel r4, r4, r6, gt\n");
     }
     return;
   }

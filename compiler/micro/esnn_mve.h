@@ -2,8 +2,10 @@
 #ifndef ESNN_MVE_H
 #define ESNN_MVE_H
 
-#include <arm_mve.h>
 #include <stdint.h>
+
+#if defined(__ARM_FEATURE_MVE)
+#include <arm_mve.h>
 
 #define ESNN_MVE_8                  \
   "vldrb.s16 q0, [%[w]], #8\n"      \
@@ -11,12 +13,15 @@
   "vadd.i16 q1, q1, q0\n"           \
   "vstrh.16 q1, [%[u]], #16\n"
 
+#endif
+
 /* u[r * u_step + k] += w[r * w_step + k] for r < rows, k < n. */
 static __attribute__((noinline, unused)) void esnn_rows_mve(int16_t *u, const int8_t *w, int32_t n, int32_t rows,
                                                     int32_t u_step, int32_t w_step) {
   u_step -= n;
   w_step -= n;
   for (; rows > 0; --rows) {
+#if defined(__ARM_FEATURE_MVE)
     int32_t many = n / 32;
     int32_t left = n % 32 / 8;
     __asm__ volatile(
@@ -30,34 +35,56 @@ static __attribute__((noinline, unused)) void esnn_rows_mve(int16_t *u, const in
         : [u] "+r"(u), [w] "+r"(w)
         : [many] "r"(many), [left] "r"(left)
         : "lr", "q0", "q1", "cc", "memory");
+#else /* the same, for any machine */
+    int32_t k;
+    for (k = 0; k < n; ++k, ++u, ++w) {
+      *u = (int16_t)(*u + *w);
+    }
+#endif
     u += u_step;
     w += w_step;
   }
 }
 
+#if defined(__ARM_FEATURE_MVE)
 /* Bits of the n <= 32 membranes with u >= theta. A predicate has two bits a membrane. */
-#define ESNN_MVE_FIRE(name, reset)                                                               \
+#define ESNN_MVE_FIRE(name, reset, one)                                                                 \
   static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
-    uint32_t fired = 0;                                                                          \
-    int32_t k;                                                                                   \
-    for (k = 0; k < n; k += 8) {                                                                 \
-      int16x8_t value = vldrhq_s16(u + k);                                                       \
-      int16x8_t limit = vldrhq_s16(theta + k);                                                   \
-      mve_pred16_t where = vcmpgeq_s16(value, limit);                                            \
-      uint32_t bits = where;                                                                     \
-      if (bits != 0u) {                                                                          \
-        reset;                                                                                   \
-        bits &= 0x5555u;                                                                         \
-        bits = (bits | bits >> 1) & 0x3333u;                                                     \
-        bits = (bits | bits >> 2) & 0x0F0Fu;                                                     \
-        fired |= ((bits | bits >> 4) & 0xFFu) << k;                                              \
-      }                                                                                          \
-    }                                                                                            \
-    return fired;                                                                                \
+    uint32_t fired = 0;                                                                                 \
+    int32_t k;                                                                                          \
+    for (k = 0; k < n; k += 8) {                                                                        \
+      int16x8_t value = vldrhq_s16(u + k);                                                              \
+      int16x8_t limit = vldrhq_s16(theta + k);                                                          \
+      mve_pred16_t where = vcmpgeq_s16(value, limit);                                                   \
+      uint32_t bits = where;                                                                            \
+      if (bits != 0u) {                                                                                 \
+        reset;                                                                                          \
+        bits &= 0x5555u;                                                                                \
+        bits = (bits | bits >> 1) & 0x3333u;                                                            \
+        bits = (bits | bits >> 2) & 0x0F0Fu;                                                            \
+        fired |= ((bits | bits >> 4) & 0xFFu) << k;                                                     \
+      }                                                                                                 \
+    }                                                                                                   \
+    return fired;                                                                                       \
   }
+#else
+#define ESNN_MVE_FIRE(name, reset, one)                                                                 \
+  static __attribute__((noinline, unused)) uint32_t name(int16_t *u, const int16_t *theta, int32_t n) { \
+    uint32_t fired = 0;                                                                                 \
+    int32_t k;                                                                                          \
+    for (k = 0; k < n; ++k) {                                                                           \
+      if (u[k] >= theta[k]) {                                                                           \
+        fired |= 1u << k;                                                                               \
+        one;                                                                                            \
+      }                                                                                                 \
+    }                                                                                                   \
+    return fired;                                                                                       \
+  }
+#endif
 
-ESNN_MVE_FIRE(esnn_fire_soft_mve, vstrhq_s16(u + k, vsubq_m_s16(value, value, limit, where)))
-ESNN_MVE_FIRE(esnn_fire_hard_mve, vstrhq_s16(u + k, vdupq_m_n_s16(value, 0, where)))
-ESNN_MVE_FIRE(esnn_fire_none_mve, (void)0)
+ESNN_MVE_FIRE(esnn_fire_soft_mve, vstrhq_s16(u + k, vsubq_m_s16(value, value, limit, where)),
+              u[k] = (int16_t)(u[k] - theta[k]))
+ESNN_MVE_FIRE(esnn_fire_hard_mve, vstrhq_s16(u + k, vdupq_m_n_s16(value, 0, where)), u[k] = 0)
+ESNN_MVE_FIRE(esnn_fire_none_mve, (void)0, (void)0)
 
 #endif

@@ -13,7 +13,7 @@ from edgesnn.compiler.tir.membrane import stored_as
 
 
 def begin_first(symbol: str, *, positions: int, words: int) -> Kernel:
-    """The membranes of every position, as 32-bit words, are those of the table; they start at 0, and leak(0) = 0."""
+    """The membranes of every position become the table, in 32-bit words: they start at 0, and leak(0) = 0."""
 
     @T.prim_func
     def main(bias_p: T.handle("uint32"), u_p: T.handle("uint32")):

@@ -1,8 +1,8 @@
 """Projections: every event of the source adds its weights to the membranes that it reaches, by scatter.
 
-Convolution: for an event at (y, x, c), padded position Y = y + top = qy * sy + ry; targets are the outputs qy - j
-that lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one contiguous
-segment of membranes and of weights. The bounds of a position are found once for all its events.
+Convolution: for an event at (y, x, c), padded position Y = y + top = qy * sy + ry; targets are the outputs
+qy - j that lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one
+contiguous segment of membranes and of weights. The bounds of a position are found once for all its events.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _conv_params(first: tuple[Param, ...], weight: str, width: str) -> tuple[Par
 def _one_event(layout: ScatterConv, style: Style, width: str) -> Any:
     """Inline delivery of channel c's event at a position whose bounds are known."""
     _, ow, co = layout.target
-    ty, tx = layout.taps
+    _, tx = layout.taps
     inputs_per_group, per = layout.per_group
     step = tx * per
     add = add_rows(style, width)

@@ -12,7 +12,14 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
 from edgesnn.compiler.choose import Choice
 from edgesnn.compiler.inspect import node_kind
-from edgesnn.compiler.layout import ScatterConv, SpikeMap, gather_layout, padded, scatter_conv, strip_layout
+from edgesnn.compiler.layout import (
+    ScatterConv,
+    SpikeMap,
+    gather_layout,
+    padded,
+    scatter_conv,
+    strip_layout,
+)
 from edgesnn.compiler.plan import Plan, spike_map
 from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style
 from edgesnn.compiler.tir.begin import add_current, begin_first, begin_first_narrow, begin_next
@@ -190,9 +197,7 @@ def _encode_strip(
         kernel = encode_gather(symbol, gather=gather, steps=steps, **common)
         weights, scratch = e.table(f"weights_{i}", gather.weights, "int8"), "uint8"
     else:
-        strip = strip_layout(
-            node.projection, source.shape, pairs=style is DSP and dtype != "int16"
-        )
+        strip = strip_layout(node.projection, source.shape, pairs=style is DSP and dtype != "int16")
         stored = strip.conv.target[2]
         kernel = encode_strip(symbol, strip=strip, steps=steps, **common)
         weights, scratch = e.table(f"weights_{i}", strip.words, "uint32"), "int32"
@@ -265,7 +270,7 @@ def _merge(e: Emission, i: int, node: ir.Merge) -> list[str]:
 def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
     event = e.bounds.event_dtype
     source, capacity = e.bounds.nodes[node.source], e.bounds.nodes[node.name].capacity
-    if isinstance(node, ir.OrPool):
+    if e.map_of(node.name) is not None:  # a sum of one event at most is an OR
         spikes, words = e.spikes(node.source)
         kernel = or_pool(f"esnn_or_pool_{i}", spikes=spikes, kernel=node.kernel, stride=node.stride)
         call = e.call(kernel, words, e.at(f"{node.name}.spikes", spikes.dtype), "out")
@@ -359,7 +364,7 @@ def _fire(e: Emission, i: int, node: ir.CurrentEncoder | ir.Lif | ir.Amos, style
             style=style,
             forced_at=e.program.timesteps if node.forced else 0,
         )
-        u = e.at(f"{node.name}.u", width, const=True)
+        u = e.at(f"{node.name}.u", width)
         return e.call(kernel, theta, u, "t", e.at(f"{node.name}.fired", spikes.dtype), words, "out")
     kernel = fire(
         f"esnn_fire_{width}_{i}",

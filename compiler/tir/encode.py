@@ -17,9 +17,9 @@ _DTYPES = {"uint8": 0, "int8": 1, "int16": 2}
 def limits_table(
     thresholds: np.ndarray, lo: np.ndarray, hi: np.ndarray, shift: np.ndarray, stored: int
 ) -> np.ndarray:
-    """Thresholds int32[O, T - 1] as int64[T - 1, stored]: clipped to just above what a sum can reach, which changes
-    no comparison, so that the difference of a sum and a limit fits its register; less `shift`; padding is never
-    reached.
+    """Thresholds int32[O, T - 1] as int64[T - 1, stored]: clipped to just above what a sum can reach, which
+    changes no comparison, so that the difference of a sum and a limit fits its register; less `shift`; padding
+    is never reached.
     """
     limits = (np.clip(thresholds.astype(np.int64), lo[:, None], hi[:, None] + 1) - shift[:, None]).T
     extra = stored - limits.shape[1]
@@ -27,7 +27,7 @@ def limits_table(
 
 
 def blank_table(thresholds: np.ndarray, spikes: SpikeMap, steps: int) -> np.ndarray:
-    """[T, words + 1]: the words of each step's spikes, and their number, for a position whose sums are all 0."""
+    """[T, words + 1]: each step's words, and number of spikes, for a position whose sums are all 0."""
     at = (thresholds > 0).sum(axis=1) if steps > 1 else np.zeros(spikes.shape[2], dtype=np.int64)
     out = np.zeros((steps, spikes.words + 1), dtype=np.int64)
     for c, t in enumerate(at):
@@ -46,8 +46,8 @@ def encode_strip(
     spikes: SpikeMap,
     steps: int,
 ) -> Kernel:
-    """Pooled row `row` of the encoder: planes[T] of spikes, counts[t - 1] += events of step t, for the steps t in
-    begin + 1 ... end.
+    """Pooled row `row` of the encoder in the steps t = begin + 1 ... end: planes[T] of spikes, counts[t - 1] +=
+    events of step t.
     """
     conv = strip.conv
     h, w, ci = conv.source
@@ -249,6 +249,6 @@ def encode_gather(
 
 
 def gather_shift(weights: np.ndarray, sample: str, zero_point: int) -> np.ndarray:
-    """int64[O]: what a dot product of flipped samples s lacks, as x - zero_point = s + (128 or 0) - zero_point."""
+    """int64[O]: what a dot product of flipped samples s lacks: x - zero_point = s + (128 or 0) - zero_point."""
     middle = 128 if sample == "uint8" else 0
     return (middle - zero_point) * weights.astype(np.int64).sum(axis=1)

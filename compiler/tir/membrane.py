@@ -1,4 +1,4 @@
-"""Reading and writing a stored membrane: a biased one (styles.py) has its top bit flipped where the index is even."""
+"""Reading and writing stored membranes: biased ones (styles.py) have the top bit flipped at even indices."""
 
 from __future__ import annotations
 

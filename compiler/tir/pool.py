@@ -1,4 +1,4 @@
-"""Pooling of spikes. OR-pool: the words of a window are joined by OR. Sum-pool: each event goes to its windows' queue."""
+"""Pooling of spikes. OR-pool joins a window's words; sum-pool queues each event once for every window."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ def _to_windows(source: Shape, kernel: Pair, stride: Pair, event: str) -> Any:
         x0: T.let = T.truncdiv(T.max(x - kw + sx, 0), sx)
         y1: T.let = T.min(T.truncdiv(y, sy) + 1, height_out)
         x1: T.let = T.min(T.truncdiv(x, sx) + 1, width_out)
-        for oy in range(y0, y1):
-            for ox in range(x0, x1):
-                queue[count[0]] = T.Cast(event, (oy * width_out + ox) * channels + c)
+        # Not range(y0, y1): TVM's simplifier trips over loops that begin at a loop's variable.
+        for j in range(T.max(y1 - y0, 0)):
+            for i in range(T.max(x1 - x0, 0)):
+                queue[count[0]] = T.Cast(event, ((y0 + j) * width_out + x0 + i) * channels + c)
                 count[0] = count[0] + 1
 
     return spread

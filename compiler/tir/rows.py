@@ -1,7 +1,7 @@
 """How the weights of one event are added to the membranes they reach, and how spikes are taken out of a word.
 
-An event's weights are `rows` segments of `n` contiguous outputs. A style is one way of adding them: "plain" is a
-loop that the C compiler or LLVM schedules, any other name a micro-kernel of compiler/micro/ (decision 0012).
+An event's weights are `rows` segments of `n` contiguous outputs. A style is one way of adding them: "plain" is
+a loop that the C compiler or LLVM schedules, any other name a micro-kernel of compiler/micro/ (decision 0012).
 """
 
 from __future__ import annotations

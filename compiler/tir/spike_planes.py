@@ -27,7 +27,7 @@ def clear_planes(symbol: str, *, words: int, steps: int) -> Kernel:
 def spike_planes(
     symbol: str, *, layout: ScatterConv, pool: Pair, spikes: SpikeMap, steps: int, sums: str
 ) -> Kernel:
-    """Spikes of pooled row `row` from its strip: the bit of step t_s of each unit. thresholds int32[O, steps - 1].
+    """Spikes of pooled row `row` from its strip: bits of each unit's step t_s. thresholds int32[O, steps - 1].
 
     Thresholds do not increase with the step, so the search starts with the last step, where most units end.
     counts[t - 1] += events of step t.

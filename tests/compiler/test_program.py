@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import WidthError, fan_out, leak_interval, prove
 from edgesnn.compiler.check import IllegalProgram, check_program
+from edgesnn.compiler.choose import choose
 from edgesnn.compiler.esnn_file import load_program, program_bytes, save_program
 from edgesnn.compiler.interpret import Interpreter, project
 from edgesnn.compiler.plan import plan_memory
 from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.compiler.text import from_text, to_text
 from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.target import find_target
 
 TINY = """\
 program(name='tiny', timesteps=3, class_names=())
@@ -340,7 +342,9 @@ def test_a_value_that_cannot_fit_is_refused() -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_buffers_that_live_together_never_overlap(seed: int) -> None:
     program = random_program(seed)
-    plan = plan_memory(program, prove(program))
+    bounds = prove(program)
+    target = find_target(("cpu", "cortex-m3", "cortex-m4", "cortex-m55")[seed % 4])
+    plan = plan_memory(program, bounds, choose(program, bounds, target))
     buffers = list(plan.buffers.values())
     for i, a in enumerate(buffers):
         assert a.offset % 8 == 0 and a.offset + a.bytes <= plan.arena_bytes
