@@ -17,18 +17,17 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds
-from edgesnn.compiler.choose import Choice
 from edgesnn.compiler.layout import (
     SpikeMap,
     gather_layout,
     padded,
     scatter_conv,
-    spike_words,
     strip_layout,
 )
 from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style
 
 COSTS = Path(__file__).resolve().parent / "costs"
+Choice = Mapping[str, Style]
 Counts = dict[str, float]  # "<kernel>:<what>" -> how often
 
 
@@ -117,6 +116,12 @@ def node_counts(
 def _map(bounds: Bounds, name: str) -> SpikeMap | None:
     b = bounds.nodes[name]
     return SpikeMap(b.shape) if b.capacity and b.multiplicity == 1 else None
+
+
+def _sizes(spikes: SpikeMap) -> list[int]:
+    """Channels in each word of a position."""
+    last = spikes.shape[2] - (spikes.words - 1) * spikes.bits
+    return [spikes.bits] * (spikes.words - 1) + [last]
 
 
 def _blocks(style: Style, n: np.ndarray) -> dict[str, np.ndarray]:
@@ -222,7 +227,7 @@ def _fire(
     kind = "amos" if amos else "hard" if node.reset == "hard" else "soft"  # type: ignore[union-attr]
     width = bounds.nodes[node.name].width
     name = f"fire.{kind}.{style.name}.{width}"
-    sizes = [padded(n, style.lanes) for n in spike_words(found)]
+    sizes = [padded(n, style.lanes) for n in _sizes(found)]
     words = run.steps * found.positions
     tally.add(
         name,
@@ -429,7 +434,7 @@ def _latency(
         share = min(searched / units, 1.0) if units else 0.0
         passed = (load.times * back).sum() if phase else load.times[0] * back[0]
         passed += share * (load.times[1:] * back[1:]).sum() if phase == 0 else 0.0
-        quads = positions * sum(-(-n // 4) for n in spike_words(found))
+        quads = positions * sum(-(-n // 4) for n in _sizes(found))
         tested = quads if phase == 0 and steps > 1 else 0
         pairs = style is DSP and source.dtype != "int16"
         _strip(tally, name, bounds, node, source, pairs, loads[source.name])
@@ -522,7 +527,7 @@ def _gather(
     strips, positions = found.shape[0], found.positions
     many = node.pool[0] * node.pool[1]
     width = gather.conv.source[1] * gather.conv.source[2]
-    fours = sum(-(-n // 4) for n in spike_words(found))
+    fours = sum(-(-n // 4) for n in _sizes(found))
     end = 1 if phase == 0 else steps
     kind = f"encoder.mve.{'pair' if chunks == 2 else 'many'}"
     pairs = (many + 1) // 2
@@ -589,7 +594,7 @@ def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> Loads:
             eights=float(h * w * -(-c // 8) * reached),
             present=np.ones((h, w, c)),
             times=times,
-            loud=float(h * w * sum(-(-n // 4) for n in spike_words(SpikeMap(b.shape)))),
+            loud=float(h * w * sum(-(-n // 4) for n in _sizes(SpikeMap(b.shape)))),
         )
     return out
 
@@ -604,7 +609,7 @@ def mean_loads(
         h, w, c = b.shape
         rate = rates.get(node.name, DEFAULT_RATE * b.neurons) if not _silent(node) else 0.0
         share = min(rate / b.neurons / max(steps, 1), 1.0)  # of the units, in a step
-        sizes = np.array(spike_words(SpikeMap(b.shape)))
+        sizes = np.array(_sizes(SpikeMap(b.shape)))
         words = steps * float((1 - (1 - share) ** sizes).sum())
         times = np.zeros(program.timesteps)
         run = min(max(round(steps), 1), program.timesteps)

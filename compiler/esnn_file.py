@@ -10,6 +10,7 @@ import json
 import types
 import typing
 import zipfile
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -105,6 +106,7 @@ def _encode(value: object, path: str) -> Any:
             "nodes": [_encode(n, n.name) for n in value.nodes],
             "readout": _encode(value.readout, "readout"),
             "class_names": list(value.class_names),
+            **({"rates": dict(value.rates)} if value.rates else {}),
         }
     if is_dataclass(value):
         items = {f.name: _encode(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
@@ -128,6 +130,8 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected an object")
         hints = get_type_hints(hint)
+        if hint is ir.Program:
+            value = {"rates": {}, **value}
         given = set(value) - {"kind"}
         if given != set(hints):
             odd = ", ".join(sorted(given ^ set(hints)))
@@ -146,11 +150,22 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
             _decode(v, h, f"{where}[{i}]", z)
             for i, (v, h) in enumerate(zip(value, args, strict=True))
         )
+    if get_origin(hint) is Mapping:
+        return _decode_rates(value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
         raise ValueError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value
+
+
+def _decode_rates(value: Any, where: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object")
+    for name, rate in value.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1e12:
+            raise ValueError(f"{where}.{name}: expected a number of events, found {rate!r}")
+    return {name: float(rate) for name, rate in value.items()}
 
 
 def _load_array(value: Any, where: str, z: zipfile.ZipFile) -> np.ndarray:

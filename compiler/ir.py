@@ -15,7 +15,7 @@ Conventions
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 
 import numpy as np
@@ -239,13 +239,19 @@ READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin, "R
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A network as integers. `timesteps` is T; `class_names` is empty or one name per output."""
+    """A network as integers. `timesteps` is T; `class_names` is empty or one name per output.
+
+    rates: what was measured on data, if anything: the mean number of events of a node in an inference, by name;
+    of the input, samples that differ from the zero point; of the output, steps until it stops. Nothing that is
+    computed depends on them: programs that differ in them alone are the same program.
+    """
 
     name: str
     timesteps: int
     nodes: tuple[Node, ...]
     readout: Readout
     class_names: tuple[str, ...] = field(default=())
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def input(self) -> Input:
