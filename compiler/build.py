@@ -16,7 +16,7 @@ from edgesnn.compiler.check import check_program
 from edgesnn.compiler.choose import choose
 from edgesnn.compiler.esnn_file import program_bytes
 from edgesnn.compiler.inspect import describe
-from edgesnn.compiler.plan import plan_memory
+from edgesnn.compiler.plan import PREFERENCES, plan_memory
 from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle, check_replaceable
 from edgesnn.runtime.files import replace_folder, sha256
 from edgesnn.targets.board import BSP_DIR, Board, load_board
@@ -41,19 +41,23 @@ def compile_program(
     out: Path | str,
     codegen: str = "c",
     toolchain: str | None = None,
+    prefer: str = "speed",
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile a program into the bundle folder `out` and open it.
 
     target: name or alias; a board implies it. codegen "c": kernels as C, built by the C compiler; "llvm":
-    kernels as LLVM objects straight from TVM. toolchain: "gcc" or "zig", by default what is there. An `out`
-    that is an older bundle is replaced in one rename; anything else that is in the way is refused.
+    kernels as LLVM objects straight from TVM. toolchain: "gcc" or "zig", by default what is there. prefer:
+    "speed", or "ram": layer by layer where that saves memory (plan.py). An `out` that is an older bundle is
+    replaced in one rename; anything else that is in the way is refused.
     """
     say = progress or (lambda _: None)
     if codegen not in _CODEGENS:
         raise UsageError(
             f"unknown code generator {codegen!r}; choose one of: {', '.join(_CODEGENS)}"
         )
+    if prefer not in PREFERENCES:
+        raise UsageError(f"cannot prefer {prefer!r}; choose one of: {', '.join(PREFERENCES)}")
     on = load_board(board) if board is not None else None
     if target is None and on is None:
         raise UsageError(
@@ -71,7 +75,7 @@ def compile_program(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edgesnn-", dir=folder.parent) as temporary:
-            build = _Build(program, machine, on, tools, codegen, Path(temporary) / "bundle")
+            build = _Build(program, machine, on, tools, codegen, prefer, Path(temporary) / "bundle")
             build.run(say)
             replace_folder(build.root, folder)
     except OSError as e:
@@ -89,13 +93,14 @@ class _Build:
         board: Board | None,
         tools: Toolchain,
         codegen: str,
+        prefer: str,
         root: Path,
     ) -> None:
         self.program, self.target, self.board = program, target, board
         self.tools, self.codegen, self.root = tools, codegen, root
         self.bounds = prove(program)
         self.choice = choose(program, self.bounds, target, micro=codegen == "c")
-        self.plan = plan_memory(program, self.bounds, self.choice)
+        self.plan = plan_memory(program, self.bounds, self.choice, prefer)
         self.mcu = target.kind == "mcu"
 
     def run(self, say: Progress) -> None:
@@ -238,7 +243,7 @@ class _Build:
 
     def _write_manifest(self, memory: dict[str, Any], versions: dict[str, str]) -> None:
         files = sorted(p for p in self.root.rglob("*") if p.is_file())
-        about = describe(self.program)
+        about = describe(self.program, plan=self.plan)
         arena = about.pop("arena")
         about.pop("arena_bytes")
         manifest = {

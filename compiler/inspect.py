@@ -60,13 +60,15 @@ def arena_report(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def describe(program: ir.Program, choice: Choice | None = None) -> dict[str, Any]:
-    """A program's nodes, bounds, arena and table sizes: what holds on every target.
+def describe(
+    program: ir.Program, choice: Choice | None = None, *, plan: Plan | None = None
+) -> dict[str, Any]:
+    """A program's nodes, bounds, arena and table sizes: what holds on every target, or what `plan` says.
 
     Code size and stack depend on the target and are measured by `edgesnn compile`.
     """
     bounds = prove(program)
-    plan = plan_memory(program, bounds, choice or choose(program, bounds, None))
+    plan = plan or plan_memory(program, bounds, choice or choose(program, bounds, None))
     source = program.input
     samples = isinstance(source, ir.SampleInput)
     weights = sum(a.size for _, a in ir.arrays(program) if a.dtype == np.int8)
@@ -91,6 +93,7 @@ def describe(program: ir.Program, choice: Choice | None = None) -> dict[str, Any
                 "shape": list(bounds.nodes[node.name].shape),
                 "neurons": bounds.nodes[node.name].neurons,
                 "queue_capacity": bounds.nodes[node.name].capacity,
+                "band": plan.bands.get(node.name),
             }
             for node in program.nodes
         ],

@@ -126,6 +126,15 @@ def scatter_conv(p: ir.Projection, source: ir.Shape, lanes: int = 1) -> ScatterC
     )
 
 
+def row_taps(p: ir.Conv) -> np.ndarray:
+    """int64[sy, taps_y + 1]: how many of a phase's first n row taps are weights, not padding or dilation."""
+    full, stride = p.dilation[0] * (p.weight.shape[1] - 1) + 1, p.stride[0]
+    taps = -(-full // stride)
+    real = np.zeros(taps * stride, dtype=np.int64)
+    real[: full : p.dilation[0]] = 1
+    return np.pad(np.cumsum(real.reshape(taps, stride).T, axis=1), ((0, 0), (1, 0)))
+
+
 @dataclass(frozen=True)
 class Strip:
     """An encoder's weights for a strip of output rows by scatter, as words (micro/esnn_strip.h).

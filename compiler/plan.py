@@ -1,16 +1,21 @@
 """The memory plan: every byte a model needs at run time, in one static arena, known before anything runs.
 
-Membranes, an encoder's spikes of all steps and counters live as long as an inference. A spike map or queue
-lives from the node that fills it to its last reader in the step, scratch only within its node, and the frame
-until the last encoder has read it in the first step; buffers whose lives do not overlap share memory.
+With n nodes there are 2 n moments: node i in the first step is moment i, in every later step moment n + i. The
+frame and an encoder's scratch are needed until all its spikes are known; membranes begin with their node in the
+first step and stay; a spike map or queue lives from the node that fills it to its last reader, in every step
+anew. Buffers whose lives do not overlap share memory.
+
+A *layered* node does the work of all steps in the first one, because its sources' spikes are known by then: it
+keeps a spike map a step, but the membranes of only some rows. `prefer="ram"` layers the nodes for which that
+makes the arena smaller; "speed" none: an inference that stops early would have done more than it had to.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.bounds import Bounds
+from edgesnn.compiler.bounds import Bounds, NodeBounds
 from edgesnn.compiler.choose import Choice
 from edgesnn.compiler.layout import SpikeMap, gather_layout, padded, scatter_conv
 from edgesnn.compiler.styles import MVE
@@ -20,33 +25,45 @@ _BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 
 _ALIGN = 8
 MAX_ARENA = 2**31 - 1
 MAX_SOPS = 2**31 - 1  # the engines count synaptic operations of an inference in 32 bits
+PREFERENCES = ("speed", "ram")
+
+Lives = tuple[tuple[int, int], ...]  # first and last moment, inclusive
+Bands = dict[str, int]  # layered nodes: rows of the map that are worked on at a time
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """`count` elements of `dtype`, needed from node `first` to node `last` (inclusive) of every step."""
+    """`count` elements of `dtype`, needed in the moments of `lives`."""
 
     name: str
     dtype: str
     count: int
-    first: int
-    last: int
+    lives: Lives
     offset: int = 0
 
     @property
     def bytes(self) -> int:
         return -(-self.count * _BYTES[self.dtype] // _ALIGN) * _ALIGN
 
+    def meets(self, other: Buffer) -> bool:
+        """Whether both are needed in some moment."""
+        return any(a <= d and c <= b for a, b in self.lives for c, d in other.lives)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Buffers by name ("conv1.u", "conv1.queue", ...) and the arena they fit into."""
+    """Buffers by name ("conv1.u", "conv1.queue", ...), the arena they fit into, and the layered nodes."""
 
     buffers: dict[str, Buffer]
     arena_bytes: int
+    bands: Bands = field(default_factory=dict)
 
     def offset(self, name: str) -> int:
         return self.buffers[name].offset
+
+    def planes(self, node: ir.Node) -> bool:
+        """Whether a node's spikes of all steps are kept, one map after the other, from the first step on."""
+        return isinstance(node, ir.LatencyEncoder) or node.name in self.bands
 
 
 def strip_elements(p: ir.Projection, source: ir.Shape, rows: int, lanes: int = 1) -> int:
@@ -62,83 +79,167 @@ def spike_map(bounds: Bounds, name: str) -> SpikeMap | None:
     return SpikeMap(b.shape) if b.capacity and b.multiplicity == 1 else None
 
 
-def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice) -> Plan:
+def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str = "speed") -> Plan:
     """Place every buffer. Raises EdgesnnError if the model does not fit the engines' 32-bit counters."""
     if bounds.sops_per_inference > MAX_SOPS:
         raise EdgesnnError(
             f"{program.name}: {bounds.sops_per_inference:,} synaptic operations at worst, more than the "
             "engines can count; use a smaller network"
         )
-    order = {node.name: i for i, node in enumerate(program.nodes)}
-    end = len(program.nodes) - 1
-    last_reader = {node.name: order[node.name] for node in program.nodes}
+    plan = _place(_buffers(program, bounds, choice, {}))
+    if prefer == "ram":
+        plan = _smallest(program, bounds, choice, plan)
+    if plan.arena_bytes > MAX_ARENA:
+        raise EdgesnnError(
+            f"the network needs {plan.arena_bytes:,} bytes of memory; the engines address 2 GiB"
+        )
+    return plan
+
+
+def _smallest(program: ir.Program, bounds: Bounds, choice: Choice, plan: Plan) -> Plan:
+    """The smallest plan found by layering nodes, and of those the one with fewest and widest bands.
+
+    From all nodes that can be layered, in bands of one row, those are taken out again, with all that read them,
+    without which the arena is no larger. Then bands grow as far as the arena does not.
+    """
+
+    def attempt(bands: Bands) -> Plan:
+        return replace(_place(_buffers(program, bounds, choice, bands)), bands=bands)
+
+    best = attempt(_candidates(program, bounds))
+    names = [node.name for node in program.nodes]
+    for name in reversed(names):
+        if name in best.bands:
+            less = attempt(_without(program, best.bands, name))
+            best = less if less.arena_bytes <= best.arena_bytes else best
+    for name in names:
+        if isinstance(program.node(name), ir.Population) and name in best.bands:
+            height = bounds.nodes[name].shape[0]
+            for rows in (n for n in range(2, height + 1) if height % n == 0):
+                wider = attempt({**best.bands, name: rows})
+                best = wider if wider.arena_bytes <= best.arena_bytes else best
+    return best if best.arena_bytes < plan.arena_bytes else plan
+
+
+def _candidates(program: ir.Program, bounds: Bounds) -> Bands:
+    """Every node whose spikes of all steps can be known in the first one; pools work on their whole map."""
+    out: Bands = {}
     for node in program.nodes:
+        known = out.keys() >= set(ir.sources(node))
+        convs = all(isinstance(p, ir.Conv) for p in ir.projections(node))
+        if isinstance(node, ir.LatencyEncoder) or (
+            isinstance(node, ir.Lif | ir.Amos) and known and convs
+        ):
+            out[node.name] = 1
+        elif isinstance(node, ir.OrPool) and known:
+            out[node.name] = bounds.nodes[node.name].shape[0]
+    return out
+
+
+def _without(program: ir.Program, bands: Bands, name: str) -> Bands:
+    """`bands` without a node and without all nodes that could then no longer be layered."""
+    gone = {name}
+    for node in program.nodes:
+        if gone.intersection(ir.sources(node)):
+            gone.add(node.name)
+    return {n: rows for n, rows in bands.items() if n not in gone}
+
+
+def _buffers(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) -> list[Buffer]:
+    nodes, shapes, steps = program.nodes, ir.shapes(program), program.timesteps
+    many = len(nodes)
+    end = (2 if steps > 1 else 1) * many - 1
+    always: Lives = ((0, end),)
+    order = {node.name: i for i, node in enumerate(nodes)}
+    last_reader = dict(order)
+    for node in nodes:
         for source in ir.sources(node):
             last_reader[source] = max(last_reader[source], order[node.name])
     wanted = [
-        Buffer("stats", "uint32", 2 * len(program.nodes), 0, end),
-        Buffer("counts", "uint32", len(program.nodes), 0, end),
+        Buffer("stats", "uint32", 2 * many, always),
+        Buffer("counts", "uint32", many, always),
     ]
-    shapes = ir.shapes(program)
-    for i, node in enumerate(program.nodes):
-        b = bounds.nodes[node.name]
-        name = node.name
-        spikes_end, steps = last_reader[name], 1
+
+    def lazy(node: ir.Node) -> bool:
+        """Whether an encoder looks at the later steps, and at the frame again, when a second step comes."""
+        micro = isinstance(node, ir.LatencyEncoder) and choice[node.name].micro
+        return micro and steps > 1 and node.name not in bands
+
+    def want(name: str, dtype: str | None, count: int, *lives: tuple[int, int]) -> None:
+        wanted.append(Buffer(name, str(dtype), count, lives))
+
+    for i, node in enumerate(nodes):
+        b, name = bounds.nodes[node.name], node.name
+        once, last = (i, i), last_reader[name]
+        on = (i, end) if steps > 1 or node is program.output else (i, last)
+        layered, rows = name in bands, bands.get(name, b.shape[0])
         if isinstance(node, ir.SampleInput):
-            lazy = any(  # its micro-kernels read the frame again in the second step
-                isinstance(n, ir.LatencyEncoder) and choice[n.name].micro for n in program.nodes
-            )
-            until = end if lazy and program.timesteps > 1 else last_reader[name]
-            wanted.append(Buffer(f"{name}.frame", node.dtype, ir.size(node.shape), 0, until))
-        elif isinstance(node, ir.EventInput):
-            spikes_end = end  # filled between steps
-        elif isinstance(node, ir.LatencyEncoder):
-            source = shapes[node.projection.source]
-            if choice[name] is MVE:
-                room = gather_layout(node.projection, source).scratch(node.pool)
-                wanted.append(Buffer(f"{name}.strip", "uint8", room, i, i))
-            else:
-                lanes, sums = (4, "int32") if choice[name].micro else (1, str(b.sums))
-                strip = strip_elements(node.projection, source, node.pool[0], lanes)
-                wanted.append(Buffer(f"{name}.strip", sums, strip, i, i))
-            wanted.append(Buffer(f"{name}.steps", "int32", program.timesteps, 0, end))
-            spikes_end, steps = end, program.timesteps
-        elif isinstance(node, ir.CurrentEncoder):
-            strip = strip_elements(node.projection, shapes[node.projection.source], 1)
-            wanted.append(Buffer(f"{name}.strip", str(b.sums), strip, i, i))
-            wanted.append(Buffer(f"{name}.current", str(b.sums), b.neurons, 0, end))
-            wanted.append(Buffer(f"{name}.u", str(b.width), b.neurons, 0, end))
-        elif isinstance(node, ir.Population):
-            stored = b.shape[0] * b.shape[1] * padded(b.shape[2], choice[name].lanes)
-            wanted.append(Buffer(f"{name}.u", str(b.width), stored, 0, end))
+            read = [order[n.name] for n in nodes if name in ir.sources(n) and lazy(n)]
+            until = many + max(read) if read else last
+            want(f"{name}.frame", node.dtype, ir.size(node.shape), (0, until))
+        elif isinstance(node, ir.Encoder):
+            again = ((many + i, many + i),) if lazy(node) else ()
+            dtype, count = _strip(node, shapes[node.projection.source], b, choice)
+            want(f"{name}.strip", dtype, count, once, *again)
+        if isinstance(node, ir.CurrentEncoder):
+            want(f"{name}.current", b.sums, b.neurons, on)
+            want(f"{name}.u", b.width, b.neurons, on)
+        elif isinstance(node, ir.LatencyEncoder) or layered:
+            # A layered population keeps its steps' SOPs, too.
+            each = 2 if isinstance(node, ir.Population) else 1
+            want(f"{name}.steps", "int32", each * steps, on)
+        if isinstance(node, ir.Population):
+            stored = rows * b.shape[1] * padded(b.shape[2], choice[name].lanes)
+            want(f"{name}.u", b.width, stored, once if layered else on)
         spikes = spike_map(bounds, name)
-        if spikes is not None:
-            first = 0 if steps > 1 or isinstance(node, ir.EventInput) else i
-            size = spikes.plane * steps
-            wanted.append(Buffer(f"{name}.spikes", "uint8", size, first, spikes_end))
-            if isinstance(node, ir.Amos):
-                wanted.append(Buffer(f"{name}.fired", "uint8", spikes.plane, 0, end))
-        elif b.capacity:
-            wanted.append(Buffer(f"{name}.queue", bounds.event_dtype, b.capacity, i, spikes_end))
-    return _place(wanted)
+        each_step = ((i, last), (many + i, many + last)) if steps > 1 else ((i, last),)
+        if spikes is None:
+            if b.capacity:
+                want(f"{name}.queue", bounds.event_dtype, b.capacity, *each_step)
+        elif isinstance(node, ir.LatencyEncoder) or layered:
+            want(f"{name}.spikes", "uint8", spikes.plane * steps, on)
+        elif isinstance(node, ir.EventInput):
+            want(f"{name}.spikes", "uint8", spikes.plane, *always)  # filled between steps
+        else:
+            want(f"{name}.spikes", "uint8", spikes.plane, *each_step)
+        if isinstance(node, ir.Amos):
+            fired = SpikeMap((rows, *b.shape[1:])).plane
+            want(f"{name}.fired", "uint8", fired, once if layered else on)
+    return wanted
+
+
+def _strip(
+    node: ir.Encoder, source: ir.Shape, bounds: NodeBounds, choice: Choice
+) -> tuple[str | None, int]:
+    """(dtype, elements) of what an encoder needs to work on a row of its map."""
+    if isinstance(node, ir.CurrentEncoder):
+        return bounds.sums, strip_elements(node.projection, source, 1)
+    style = choice[node.name]
+    if style is MVE:
+        return "uint8", gather_layout(node.projection, source).scratch(node.pool)
+    lanes, sums = (4, "int32") if style.micro else (1, bounds.sums)
+    return sums, strip_elements(node.projection, source, node.pool[0], lanes)
 
 
 def _place(wanted: list[Buffer]) -> Plan:
-    """First fit, largest first: each buffer at the lowest offset free over its whole life."""
+    """First fit in a few orders, largest first and longest first; the smallest arena of them."""
+    orders = (
+        lambda b: (-b.bytes, b.lives, b.name),
+        lambda b: (-b.lives[-1][1] + b.lives[0][0], -b.bytes, b.name),
+    )
+    plans = [_first_fit(sorted(wanted, key=order)) for order in orders]
+    return min(plans, key=lambda plan: plan.arena_bytes)
+
+
+def _first_fit(wanted: list[Buffer]) -> Plan:
+    """Each buffer at the lowest offset that is free over its whole life."""
     placed: list[Buffer] = []
-    for buffer in sorted(wanted, key=lambda b: (-b.bytes, b.first, b.name)):
+    for buffer in wanted:
         offset = 0
-        rivals = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
-        for rival in sorted(rivals, key=lambda p: p.offset):
+        for rival in sorted(filter(buffer.meets, placed), key=lambda p: p.offset):
             if offset + buffer.bytes <= rival.offset:
                 break
             offset = max(offset, rival.offset + rival.bytes)
-        placed.append(
-            Buffer(buffer.name, buffer.dtype, buffer.count, buffer.first, buffer.last, offset)
-        )
+        placed.append(replace(buffer, offset=offset))
     arena = max(p.offset + p.bytes for p in placed)
-    if arena > MAX_ARENA:
-        raise EdgesnnError(
-            f"the network needs {arena:,} bytes of memory; the engines address 2 GiB"
-        )
     return Plan({p.name: p for p in sorted(placed, key=lambda p: (p.offset, p.name))}, arena)

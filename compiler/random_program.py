@@ -26,11 +26,13 @@ _LEAKS: tuple[ir.Shifts, ...] = (
 )
 
 
-def random_program(seed: int) -> ir.Program:
-    """A legal, width-proved program, the same for the same seed."""
+def random_program(seed: int, *, stack: bool = False) -> ir.Program:
+    """A legal, width-proved program, the same for the same seed; `stack`: one that can run layer by layer."""
     for attempt in range(100):
         rng = np.random.default_rng([seed, attempt])
-        program = _draw(rng, f"random{seed}")
+        program = (_Stack if stack else _Draw)(rng).program(
+            f"{'stack' if stack else 'random'}{seed}"
+        )
         try:
             check_program(program)
             program = tighten_thresholds(program)
@@ -59,10 +61,6 @@ def random_samples(program: ir.Program, count: int, seed: int) -> list[np.ndarra
             x = np.full(source.shape, (low, high)[i // 4 % 2])
         out.append(x.astype(source.dtype))
     return out
-
-
-def _draw(rng: np.random.Generator, name: str) -> ir.Program:
-    return _Draw(rng).program(name)
 
 
 class _Draw:
@@ -135,6 +133,10 @@ class _Draw:
                 name, projection, self._leak(), theta, bias, self._reset()
             )
             return self._add(encoder, 0.4)
+        return self._latency(name, projection, spread)
+
+    def _latency(self, name: str, projection: ir.Projection, spread: float) -> str:
+        rng, full = self.rng, ir.conv_shape(projection, self.maps[projection.source])
         pool = self._window(full, 0.5)
         steps = rng.normal(0.3, 1.0, (full[2], self.timesteps - 1)) * spread
         thresholds = -np.sort(-steps, axis=1)
@@ -156,8 +158,10 @@ class _Draw:
             rate = self.rates[last] + self.rates[other]
             many = self.multiplicity[last] + self.multiplicity[other]
             return self._add(ir.Merge(f"merge{depth}", (last, other)), rate, many)
-        into = tuple(self._projections(last))
-        channels = ir.conv_shape(into[0], self.maps[last])[2]
+        return self._spiking(depth, tuple(self._projections(last)))
+
+    def _spiking(self, depth: int, into: tuple[ir.Projection, ...]) -> str:
+        channels = ir.conv_shape(into[0], self.maps[into[0].source])[2]
         spread = sum(40 * np.sqrt(p.weight[0].size * self.rates[p.source]) for p in into)
         theta, bias = self._thresholds(channels, spread), self._bias(channels, 20)
         if self._chance(0.3):
@@ -210,15 +214,47 @@ class _Draw:
         return ir.Accumulator("output", into, leaks, bias), readout
 
 
+class _Stack(_Draw):
+    """Convolutions and OR-pools, one upon the other, on a latency encoder of a larger map."""
+
+    def program(self, name: str) -> ir.Program:
+        rng = self.rng
+        self.timesteps, self.spread = int(rng.integers(1, 7)), 90.0 * 40
+        shape = (int(rng.integers(6, 17)), int(rng.integers(4, 13)), int(rng.integers(1, 4)))
+        self._add(ir.SampleInput("x", shape, "uint8", 1.0, 0), 1.0)
+        first = _conv(rng, "x", shape)
+        last = self._latency("encoder", first, self.spread * np.sqrt(first.weight[0].size))
+        for depth in range(int(rng.integers(1, 5))):
+            if self._chance(0.3):
+                kernel, stride = self._window(self.maps[last], 0.5), self._window((3, 3, 1), 0.5)
+                pool = ir.OrPool(f"pool{depth}", last, kernel, stride)
+                last = self._add(pool, self.rates[last])
+                continue
+            into = [_conv(rng, last, self.maps[last])]
+            h, w, channels = ir.conv_shape(into[0], self.maps[last])
+            twins = [n for n, s in self.maps.items() if s[:2] == (h, w) and n != "x"]
+            if twins and self._chance(0.5):
+                source = str(rng.choice(twins))
+                weight = _weights(rng, (channels, 1, 1, self.maps[source][2]))
+                into.append(ir.Conv(source, weight))
+            last = self._spiking(depth, tuple(into))
+        output, readout = self._output()
+        return ir.Program(name, self.timesteps, (*self.nodes, output), readout)
+
+
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     w = np.clip(np.rint(rng.normal(0, 45, shape)), -127, 127)
     return (w * (rng.random(shape) < rng.choice([0.3, 1.0]))).astype(np.int8)
 
 
 def _projection(rng: np.random.Generator, source: str, shape: ir.Shape) -> ir.Projection:
-    c = shape[2]
     if rng.random() < 0.3:
         return ir.Dense(source, _weights(rng, (int(rng.integers(1, 33)), ir.size(shape))))
+    return _conv(rng, source, shape)
+
+
+def _conv(rng: np.random.Generator, source: str, shape: ir.Shape) -> ir.Conv:
+    c = shape[2]
     groups = int(rng.choice([g for g in (1, 1, 1, 2, c) if c % g == 0]))
     out = groups * int(rng.integers(1, 9))
     while True:

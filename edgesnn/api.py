@@ -170,13 +170,15 @@ def compile(
     codegen: str = "c",
     weights: str | None = None,
     weight_bits: int | None = None,
+    prefer: str = "speed",
     progress: Say | None = None,
 ) -> Bundle:
     """Compile a checkpoint (.pt or zoo:<name>), program (.esnn) or bundle for a target or board.
 
     board implies its target. out: default ./<model>-<target>/; an older bundle there is replaced.
     weights: int8, int6, int4, ternary or power-of-two, only when a checkpoint is lowered; by default what
-    it was trained for. weight_bits: 2...8, the older way to say int2...int8.
+    it was trained for. weight_bits: 2...8, the older way to say int2...int8. prefer: "speed", or "ram": layer
+    by layer over all timesteps where that saves memory.
     """
     from edgesnn.compiler.build import compile_program
     from edgesnn.targets.board import load_board
@@ -195,7 +197,13 @@ def compile(
         weights = f"int{weight_bits}"
     program = load_program(path, weights)
     return compile_program(
-        program, target, board=board, out=Path(out), codegen=codegen, progress=progress
+        program,
+        target,
+        board=board,
+        out=Path(out),
+        codegen=codegen,
+        prefer=prefer,
+        progress=progress,
     )
 
 

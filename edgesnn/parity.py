@@ -12,11 +12,13 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
+from edgesnn.compiler.plan import PREFERENCES
 from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.runtime.engine import Engine
 from edgesnn.runtime.host import HostEngine
@@ -39,6 +41,7 @@ def check_parity(
     folder: Path,
     codegen: str = "c",
     toolchain: str | None = None,
+    prefer: str = "speed",
 ) -> ParityReport:
     """Compile for "cpu" or an emulated board's name and compare on random samples, every spike.
 
@@ -49,7 +52,15 @@ def check_parity(
     reference = Interpreter(program)
     names = [node.name for node in program.nodes]
     with ExitStack() as stack:
-        engine = _engine(program, target, folder / target, codegen, toolchain, stack)
+        engine = _engine(
+            program,
+            target,
+            stack,
+            out=folder / target,
+            codegen=codegen,
+            toolchain=toolchain,
+            prefer=prefer,
+        )
         for i, x in enumerate(inputs):
             expected = reference.trace(x)
             found = engine.trace(x)
@@ -61,22 +72,15 @@ def check_parity(
     return report
 
 
-def _engine(
-    program: ir.Program,
-    target: str,
-    out: Path,
-    codegen: str,
-    toolchain: str | None,
-    stack: ExitStack,
-) -> Engine:
+def _engine(program: ir.Program, target: str, stack: ExitStack, **options: Any) -> Engine:
     if target == "cpu":
-        host = compile_program(program, "cpu", out=out, codegen=codegen, toolchain=toolchain)
+        host = compile_program(program, "cpu", **options)
         return stack.enter_context(HostEngine(host))
     from edgesnn.runtime.link import LinkEngine
     from edgesnn.targets.board import load_board
     from edgesnn.targets.emulator import Emulator
 
-    bundle = compile_program(program, board=target, out=out, codegen=codegen, toolchain=toolchain)
+    bundle = compile_program(program, board=target, **options)
     assert bundle.firmware is not None
     emulator = stack.enter_context(Emulator(load_board(target), bundle.firmware))
     return stack.enter_context(LinkEngine(bundle, emulator.url))
@@ -91,10 +95,12 @@ def main() -> int:
     parser.add_argument("--targets", default="cpu,mps2-an386", help="cpu and emulated boards")
     parser.add_argument("--codegen", default="c", choices=["c", "llvm"])
     parser.add_argument("--toolchain", default=None, choices=["gcc", "zig"])
+    parser.add_argument("--stacks", action="store_true", help="convolutions on a latency encoder")
+    parser.add_argument("--prefer", default="speed", choices=PREFERENCES)
     arguments = parser.parse_args()
     programs = mismatches = compared = 0
     for seed in range(arguments.first, arguments.first + arguments.count):
-        program = random_program(seed)
+        program = random_program(seed, stack=arguments.stacks)
         programs += 1
         for target in arguments.targets.split(","):
             with tempfile.TemporaryDirectory() as folder:
@@ -106,6 +112,7 @@ def main() -> int:
                     folder=Path(folder),
                     codegen=arguments.codegen,
                     toolchain=arguments.toolchain,
+                    prefer=arguments.prefer,
                 )
             compared += report.samples
             mismatches += len(report.mismatches)

@@ -1,8 +1,9 @@
 """Projections: every event of the source adds its weights to the membranes that it reaches, by scatter.
 
-Convolution: for an event at (y, x, c), padded position Y = y + top = qy * sy + ry; targets are the outputs
-qy - j that lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one
-contiguous segment of membranes and of weights. The bounds of a position are found once for all its events.
+Convolution: for an event at (y, x, c), Y = y + top = qy * sy + ry with padding; targets are the outputs qy - j
+that lie in the map, with the taps of phase ry (layout.py). Without groups a row of targets is one contiguous
+segment of membranes and of weights. The bounds of a position are found once for all its events. A band is some
+consecutive rows of the map: only the source rows that reach it are looked at, only its targets are added to.
 """
 
 from __future__ import annotations
@@ -13,23 +14,12 @@ from tvm.script import tirx as T
 
 from edgesnn.compiler.layout import ScatterConv, SpikeMap
 from edgesnn.compiler.styles import Style
-from edgesnn.compiler.tir.kernel import Kernel, Param, make_kernel, pointer, scalar, table
+from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 from edgesnn.compiler.tir.rows import add_rows, first_bit
 
 
 def _weights(layout: ScatterConv, style: Style) -> tuple[int, str]:
     return layout.weights.size // style.outputs_per_word, style.weight
-
-
-def _conv_params(first: tuple[Param, ...], weight: str, width: str) -> tuple[Param, ...]:
-    return (
-        *first,
-        table("weights_p", weight),
-        table("rows_p", "int32"),
-        table("columns_p", "int32"),
-        pointer("u_p", width),
-        pointer("out_p", "int32"),
-    )
 
 
 def _one_event(layout: ScatterConv, style: Style, width: str) -> Any:
@@ -58,11 +48,14 @@ def _one_event(layout: ScatterConv, style: Style, width: str) -> Any:
 
 
 def conv_map(
-    symbol: str, *, layout: ScatterConv, spikes: SpikeMap, style: Style, width: str
+    symbol: str, *, layout: ScatterConv, spikes: SpikeMap, style: Style, width: str, band: int
 ) -> Kernel:
-    """Events of a spike map. Fan tables rows[H], columns[W]; out[1] += SOPs inside the map."""
+    """Events of a spike map into the membranes u[band, OW, O] of the rows `row`...row + band - 1 of the map.
+
+    Tables taps[stride, taps + 1] (layout.row_taps) and columns[W] (bounds.fan_tables); out[1] += SOPs in them.
+    """
     h, w, _ = layout.source
-    oh, ow, co = layout.target
+    _, ow, co = layout.target
     (sy, sx), (top, left), (ty, tx) = layout.stride, layout.padding, layout.taps
     _, per = layout.per_group
     block = ty * tx * per  # weights of one channel and phase
@@ -74,25 +67,28 @@ def conv_map(
     def main(
         in_p: T.handle(word),
         weights_p: T.handle(weight),
-        rows_p: T.handle("int32"),
+        taps_p: T.handle("int32"),
         columns_p: T.handle("int32"),
+        row: T.int32,
         u_p: T.handle(width),
         out_p: T.handle("int32"),
     ):
         spiked = T.decl_buffer((h * w * words,), word, data=in_p)
         weights = T.decl_buffer((total,), weight, data=weights_p)
-        rows = T.decl_buffer((h,), "int32", data=rows_p)
+        taps = T.decl_buffer((sy * (ty + 1),), "int32", data=taps_p)
         columns = T.decl_buffer((w,), "int32", data=columns_p)
-        u = T.decl_buffer((oh * ow * co,), width, data=u_p)
+        u = T.decl_buffer((band * ow * co,), width, data=u_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
         rest = T.alloc_buffer((1,), "uint32")
         sops = T.alloc_buffer((1,), "int32")
         sops[0] = 0
-        for y in range(h):
+        for y in range(T.max(row * sy - top, 0), T.min((row + band + ty - 1) * sy - top, h)):
             qy: T.let = T.truncdiv(y + top, sy)
             ry: T.let = T.truncmod(y + top, sy)
-            y0: T.let = T.max(qy - (ty - 1), 0)
-            y1: T.let = T.min(qy + 1, oh)
+            y0: T.let = T.max(qy - (ty - 1), row)
+            y1: T.let = T.min(qy + 1, row + band)
+            # Of the taps between the first and the last target some may be padding or dilation.
+            real: T.let = taps[ry * (ty + 1) + qy + 1 - y0] - taps[ry * (ty + 1) + qy + 1 - y1]
             for x in range(w):
                 for k in range(words):
                     rest[0] = T.Cast("uint32", spiked[(y * w + x) * words + k])
@@ -112,21 +108,33 @@ def conv_map(
                                 weights,
                                 c,
                                 c * (sy * sx * block) + start,
-                                y0,
-                                T.max(y1 - y0, 0),
+                                y0 - row,
+                                y1 - y0,
                                 x0,
                                 T.max(x1 - x0, 0),
                             )
-                            sops[0] = sops[0] + rows[y] * columns[x]
+                            sops[0] = sops[0] + real * columns[x]
         out[1] = out[1] + sops[0]
 
-    return make_kernel(symbol, _conv_params((table("in_p", word),), weight, width), main)
+    params = (
+        table("in_p", word),
+        table("weights_p", weight),
+        table("taps_p", "int32"),
+        table("columns_p", "int32"),
+        scalar("row"),
+        pointer("u_p", width),
+        pointer("out_p", "int32"),
+    )
+    return make_kernel(symbol, params, main)
 
 
 def conv_queue(
     symbol: str, *, layout: ScatterConv, capacity: int, event: str, style: Style, width: str
 ) -> Kernel:
-    """The same for a queue of n addresses, in which an address may stand more than once."""
+    """Events of a queue of n addresses, in which one may stand more than once, into the whole map.
+
+    Fan tables rows[H], columns[W]; out[1] += SOPs.
+    """
     h, w, ci = layout.source
     oh, ow, co = layout.target
     (sy, sx), (top, left), (ty, tx) = layout.stride, layout.padding, layout.taps
@@ -173,8 +181,16 @@ def conv_queue(
             sops[0] = sops[0] + rows[y] * columns[x]
         out[1] = out[1] + sops[0]
 
-    first = (table("in_p", event), scalar("n"))
-    return make_kernel(symbol, _conv_params(first, weight, width), main)
+    params = (
+        table("in_p", event),
+        scalar("n"),
+        table("weights_p", weight),
+        table("rows_p", "int32"),
+        table("columns_p", "int32"),
+        pointer("u_p", width),
+        pointer("out_p", "int32"),
+    )
+    return make_kernel(symbol, params, main)
 
 
 def dense_map(

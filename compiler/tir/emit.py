@@ -17,6 +17,7 @@ from edgesnn.compiler.layout import (
     SpikeMap,
     gather_layout,
     padded,
+    row_taps,
     scatter_conv,
     strip_layout,
 )
@@ -65,17 +66,35 @@ class Emission:
         )
         return name
 
-    def spikes(self, source: str) -> tuple[SpikeMap, str]:
-        """A source's spike map and the expression for its words in step t."""
+    def spikes(self, source: str, step: str = "t") -> tuple[SpikeMap, str]:
+        """A source's spike map and the expression for its words in a step."""
         found = self.map_of(source)
         assert found is not None
         at = f"{self.plan.offset(f'{source}.spikes')}u"
-        if isinstance(self.program.node(source), ir.LatencyEncoder):
-            at += f" + (uint32_t)(t - 1) * {found.plane}u"
+        if self.plan.planes(self.program.node(source)):
+            at += f" + (uint32_t)({step} - 1) * {found.plane}u"
         return found, f"(const {C_TYPES[found.dtype]} *)(const void *)(arena + {at})"
 
     def map_of(self, source: str) -> SpikeMap | None:
         return spike_map(self.bounds, source)
+
+    def band(self, node: ir.Node, dtype: str) -> str:
+        """The expression for what a node emits in a step: its spike map, or the band of it from `row` on."""
+        spikes = self.map_of(node.name)
+        assert spikes is not None
+        at = f"{self.plan.offset(f'{node.name}.spikes')}u"
+        if node.name in self.plan.bands:
+            bytes_ = spikes.shape[1] * spikes.words * spikes.bits // 8
+            at += f" + (uint32_t)(step - 1) * {spikes.plane}u + (uint32_t)row * {bytes_}u"
+        return f"({C_TYPES[dtype]} *)(void *)(arena + {at})"
+
+    def step(self, node: ir.Node) -> str:
+        """The variable with the step that a node works on."""
+        return "step" if node.name in self.plan.bands else "t"
+
+    def rows(self, node: ir.Node) -> int:
+        """Rows of a node's map that are worked on together: all, or those of a band."""
+        return self.plan.bands.get(node.name, self.bounds.nodes[node.name].shape[0])
 
     def at(self, buffer: str, dtype: str, *, const: bool = False) -> str:
         """The expression for a buffer of the arena."""
@@ -157,8 +176,11 @@ def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
     found = e.at(f"{node.name}.steps", "int32", const=True)
     last = ["(void)sops;", "(void)out;", f"return ({found})[t - 1];"]
     if e.choice[node.name].micro:
+        if node.name in e.plan.bands:
+            strip = _encode_strip(e, i, node, spikes, counts, ("0", f"{steps}"))
+            return [*_first_step(b.shape[0], (clear,), strip), *last]
         # Most inputs end in the first step: the later ones are looked at when they come.
-        strip = _encode_strip(e, i, node, spikes, counts)
+        strip = _encode_strip(e, i, node, spikes, counts, ("t - 1", f"t == 1 ? 1 : {steps}"))
         loop = f"  for (row = 0; row < {b.shape[0]}; ++row) {{"
         head = ["int32_t row;", "if (t == 1) {", f"  {clear}", "}", "if (t <= 2) {"]
         return [*head, loop, f"    {strip}", "  }", "}", *last]
@@ -182,9 +204,14 @@ def _latency_encoder(e: Emission, i: int, node: ir.LatencyEncoder) -> list[str]:
 
 
 def _encode_strip(
-    e: Emission, i: int, node: ir.LatencyEncoder, spikes: SpikeMap, counts: str
+    e: Emission,
+    i: int,
+    node: ir.LatencyEncoder,
+    spikes: SpikeMap,
+    counts: str,
+    span: tuple[str, str],
 ) -> str:
-    """The call that encodes pooled row `row` by the style's micro-kernels."""
+    """The call that encodes pooled row `row` by micro-kernels, the steps after span[0] up to span[1]."""
     b, source, steps = e.bounds.nodes[node.name], e.program.input, e.program.timesteps
     assert isinstance(source, ir.SampleInput) and b.lo is not None and b.hi is not None
     style, dtype, zero = e.choice[node.name], source.dtype, source.zero_point
@@ -212,8 +239,7 @@ def _encode_strip(
         e.table(f"limits_{i}", limits, "int32"),
         e.table(f"blank_{i}", blank_table(node.thresholds, spikes, steps), "uint32"),
         "row",
-        "t - 1",
-        f"t == 1 ? 1 : {steps}",
+        *span,
         e.at(f"{node.name}.strip", scratch),
         e.at(f"{node.name}.spikes", spikes.dtype),
         counts,
@@ -271,9 +297,11 @@ def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
     event = e.bounds.event_dtype
     source, capacity = e.bounds.nodes[node.source], e.bounds.nodes[node.name].capacity
     if e.map_of(node.name) is not None:  # a sum of one event at most is an OR
-        spikes, words = e.spikes(node.source)
+        spikes, words = e.spikes(node.source, e.step(node))
         kernel = or_pool(f"esnn_or_pool_{i}", spikes=spikes, kernel=node.kernel, stride=node.stride)
-        call = e.call(kernel, words, e.at(f"{node.name}.spikes", spikes.dtype), "out")
+        call = e.call(kernel, words, e.band(node, spikes.dtype), "out")
+        if node.name in e.plan.bands:
+            return _all_steps(e, node, [call])
     elif e.map_of(node.source) is not None:
         spikes, words = e.spikes(node.source)
         kernel = sum_pool_map(
@@ -310,7 +338,7 @@ def _begin(
 ) -> list[str]:
     """u <- bias in the first step, u <- leak(u) + bias in every later one."""
     b = e.bounds.nodes[node.name]
-    width, positions = str(b.width), b.shape[0] * b.shape[1]
+    width, positions = str(b.width), e.rows(node) * b.shape[1]
     stored = padded(b.shape[2], style.lanes)
     values = np.pad(node.bias.astype(np.int64), (0, stored - b.shape[2]))
     bias = values
@@ -329,7 +357,7 @@ def _begin(
         )
         table = e.table(f"first_{i}", bias, width)
         first = e.call(kernel, table, e.at(f"{node.name}.u", width))
-    lines = ["if (t == 1) {", f"  {first}"]
+    lines = [f"if ({e.step(node)} == 1) {{", f"  {first}"]
     if leaks != (((1, 0),),) or node.bias.any():
         kernel = begin_next(
             f"esnn_begin_next_{width}_{i}",
@@ -345,15 +373,15 @@ def _begin(
 
 
 def _fire(e: Emission, i: int, node: ir.CurrentEncoder | ir.Lif | ir.Amos, style: Style) -> str:
-    b, spikes = e.bounds.nodes[node.name], e.map_of(node.name)
-    assert spikes is not None
+    b = e.bounds.nodes[node.name]
+    spikes = SpikeMap((e.rows(node), *b.shape[1:]))
     width, stored = str(b.width), padded(b.shape[2], style.lanes)
     narrow = "int16" if int(node.threshold.max()) < 2**15 else "int32"
     limits = np.pad(
         node.threshold.astype(np.int64), (0, stored - b.shape[2]), constant_values=2**15 - 1
     )
     theta = e.table(f"theta_{i}", limits, narrow)
-    words = e.at(f"{node.name}.spikes", spikes.dtype)
+    words = e.band(node, spikes.dtype)
     if isinstance(node, ir.Amos):
         kernel = amos_fire(
             f"esnn_amos_fire_{width}_{i}",
@@ -365,7 +393,8 @@ def _fire(e: Emission, i: int, node: ir.CurrentEncoder | ir.Lif | ir.Amos, style
             forced_at=e.program.timesteps if node.forced else 0,
         )
         u = e.at(f"{node.name}.u", width)
-        return e.call(kernel, theta, u, "t", e.at(f"{node.name}.fired", spikes.dtype), words, "out")
+        fired = e.at(f"{node.name}.fired", spikes.dtype)
+        return e.call(kernel, theta, u, e.step(node), fired, words, "out")
     kernel = fire(
         f"esnn_fire_{width}_{i}",
         spikes=spikes,
@@ -383,9 +412,7 @@ def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
     width = str(b.width)
     leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
     lines = _begin(e, i, node, leaks, style)
-    for k, p in enumerate(node.projections):
-        lines.append(_integrate(e, f"{i}_{k}", p, width, e.at(f"{node.name}.u", width), style))
-    lines.append("*sops = (uint32_t)out[1];")
+    lines += [_integrate(e, f"{i}_{k}", node, p, style) for k, p in enumerate(node.projections)]
     if isinstance(node, ir.Accumulator):
         kernel = readout(
             f"esnn_readout_{width}_{i}", classes=b.shape[2], width=width, rule=e.program.readout
@@ -393,7 +420,32 @@ def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
         lines.append(e.call(kernel, e.at(f"{node.name}.u", width, const=True), "out"))
     else:
         lines.append(_fire(e, i, node, style))
-    return [*lines, "return out[0];"]
+    if node.name in e.plan.bands:
+        return _all_steps(e, node, lines)
+    return [*lines, "*sops = (uint32_t)out[1];", "return out[0];"]
+
+
+def _all_steps(e: Emission, node: ir.Node, lines: list[str]) -> list[str]:
+    """A layered node: `lines` for every band and step in the first step, and in each step its own counts."""
+    steps, rows, height = e.program.timesteps, e.rows(node), e.bounds.nodes[node.name].shape[0]
+    works = isinstance(node, ir.Population)
+    counted = ["done[step - 1] += out[0];", f"done[{steps - 1} + step] += out[1];"]
+    return [
+        f"int32_t *done = {e.at(f'{node.name}.steps', 'int32')};",
+        "if (t == 1) {",
+        "  int32_t row, step;",
+        f"  for (step = 0; step < {(1 + works) * steps}; ++step) {{",
+        "    done[step] = 0;",
+        "  }",
+        f"  for (row = 0; row < {height}; row += {rows}) {{",
+        f"    for (step = 1; step <= {steps}; ++step) {{",
+        *(f"      {line}" for line in ["out[1] = 0;", *lines, *counted[: 1 + works]]),
+        "    }",
+        "  }",
+        "}",
+        f"*sops = (uint32_t)done[{steps - 1} + t];" if works else "(void)sops;",
+        "return done[t - 1];",
+    ]
 
 
 def packed_weights(weights: np.ndarray, style: Style) -> np.ndarray:
@@ -406,15 +458,16 @@ def packed_weights(weights: np.ndarray, style: Style) -> np.ndarray:
     return flat
 
 
-def _integrate(e: Emission, tag: str, p: ir.Projection, width: str, u: str, style: Style) -> str:
-    event = e.bounds.event_dtype
-    source = e.bounds.nodes[p.source]
+def _integrate(e: Emission, tag: str, node: ir.Population, p: ir.Projection, style: Style) -> str:
+    """The call that delivers a source's events of a step into a population, or a band of it."""
+    event, width = e.bounds.event_dtype, str(e.bounds.nodes[node.name].width)
+    u, source = e.at(f"{node.name}.u", width), e.bounds.nodes[p.source]
     layout = scatter_conv(p, source.shape, style.lanes)
     weights = e.table(f"weights_{tag}", packed_weights(layout.weights, style), style.weight)
     common = {"layout": layout, "style": style, "width": width}
     spiked = e.map_of(p.source)
     if spiked is not None:
-        incoming: tuple[str, ...] = (e.spikes(p.source)[1],)
+        incoming: tuple[str, ...] = (e.spikes(p.source, e.step(node))[1],)
     else:
         incoming = (e.at(f"{p.source}.queue", event, const=True), e.count(p.source))
     if isinstance(p, ir.Dense):
@@ -427,13 +480,16 @@ def _integrate(e: Emission, tag: str, p: ir.Projection, width: str, u: str, styl
             )
         return e.call(kernel, *incoming, weights, u, "out")
     symbol = f"esnn_conv_{width}_{tag}"
-    if spiked is not None:
-        kernel = conv_map(symbol, spikes=spiked, **common)
-    else:
-        kernel = conv_queue(symbol, capacity=source.capacity, event=event, **common)
     rows, columns = fan_tables(p, source.shape)
-    fan = (e.table(f"rows_{tag}", rows, "int32"), e.table(f"columns_{tag}", columns, "int32"))
-    return e.call(kernel, *incoming, weights, *fan, u, "out")
+    across = e.table(f"columns_{tag}", columns, "int32")
+    if spiked is not None:
+        taps = e.table(f"taps_{tag}", row_taps(p), "int32")
+        kernel = conv_map(symbol, spikes=spiked, band=e.rows(node), **common)
+        row = "row" if node.name in e.plan.bands else "0"
+        return e.call(kernel, *incoming, weights, taps, across, row, u, "out")
+    kernel = conv_queue(symbol, capacity=source.capacity, event=event, **common)
+    down = e.table(f"rows_{tag}", rows, "int32")
+    return e.call(kernel, *incoming, weights, down, across, u, "out")
 
 
 def model_header(e: Emission) -> str:
@@ -508,7 +564,7 @@ def model_source(e: Emission) -> str:
         bits, plane, at = 0, 0, 0
         if spikes is not None:
             bits, at = spikes.bits, plan.offset(f"{node.name}.spikes")
-            plane = spikes.plane if isinstance(node, ir.LatencyEncoder) else 0
+            plane = spikes.plane if plan.planes(node) else 0
         elif b.capacity:
             at = plan.offset(f"{node.name}.queue")
         rows.append(
