@@ -331,6 +331,7 @@ def compile(
     codegen: str = "c",
     weights: str | None = None,
     weight_bits: int | None = None,
+    prefer: str = "speed",
     json: bool = False,
 ) -> None:
     """Compile a checkpoint or program into a bundle.
@@ -343,6 +344,7 @@ def compile(
         codegen: c (C source, built by the C compiler) or llvm (objects straight from TVM).
         weights: int8, int6, int4, ternary or power-of-two; default what the checkpoint was trained for.
         weight_bits: 2 to 8: the older form of --weights.
+        prefer: speed, or ram: layer by layer over all timesteps where that takes less memory.
         json: Print what was built as one JSON object.
     """
     from edgesnn import api
@@ -356,6 +358,7 @@ def compile(
             codegen=codegen,
             weights=weights,
             weight_bits=weight_bits,
+            prefer=prefer,
             progress=_say,
         )
         about = {"bundle": str(bundle.path), **api.inspect(bundle.path)}
