@@ -222,6 +222,9 @@ def inspect(model: Path | str) -> dict[str, Any]:
     if path.is_dir():
         bundle = Bundle.open(path)
         memory = bundle.manifest["memory"]
+        # As it was built: the plan depends on the target and on what was preferred.
+        about["nodes"] = bundle.manifest["nodes"]
+        about |= {k: memory[k] for k in ("arena_bytes", "arena")}
         built = {
             "target": bundle.target,
             "board": bundle.board,

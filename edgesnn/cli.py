@@ -929,8 +929,10 @@ def _print_memory(about: dict[str, Any]) -> None:
             ("encoder", f"{about['encoder_macs']:,} multiply-adds per inference"),
         ],
     )
+    layered = any(n.get("band") for n in about["nodes"])
     _grid(
-        ("node", "kind", "shape", "membrane", "queue (events a step)"),
+        ("node", "kind", "shape", "membrane", "queue (events a step)")
+        + (("all steps at once, in rows of",) if layered else ()),
         [
             (
                 n["name"],
@@ -938,6 +940,7 @@ def _print_memory(about: dict[str, Any]) -> None:
                 "x".join(map(str, n["shape"])),
                 str(about["widths"].get(n["name"], "")),
                 f"{about['queues'][n['name']]:,}" if n["name"] in about["queues"] else "",
+                *((str(n.get("band") or ""),) if layered else ()),
             )
             for n in about["nodes"]
         ],
