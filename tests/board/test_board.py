@@ -19,7 +19,8 @@ def test_every_board_is_sound() -> None:
     assert boards
     for board in boards:
         assert load_board(board.name) == board
-        assert find_target(board.target).kind == "mcu"
+        for target in (board.target, *board.also_runs):
+            assert find_target(target).kind == "mcu" and find_target(target).name == target
         assert all(file.is_file() for file in board.sources)
         assert all(folder.is_dir() for folder in board.includes)
         assert f"ORIGIN = 0x{board.ram.origin:08X}" in board.linker_script()
@@ -36,6 +37,18 @@ def test_a_tick_is_as_long_as_its_instructions(board: Board) -> None:
     assert board.counter.per_tick * board.counter.hz == 10**9
 
 
+def test_a_tick_may_be_a_sum_of_powers_of_two() -> None:
+    counter = load_board("mps3-an547").counter
+    assert counter.per_tick == 31.25 and counter.units(10**9) == 31_250_000_000
+    assert [counter.units(ticks) for ticks in (1, 2, 3)] == [31, 62, 94]
+    assert isinstance(load_board("mps2-an386").counter.per_tick, int)
+
+
+def test_cores_that_a_board_also_runs() -> None:
+    board = load_board("microbit")
+    assert board.runs("cortex-m0") and board.runs("cortex-m0plus") and not board.runs("cortex-m3")
+
+
 def test_unknown_board() -> None:
     with pytest.raises(UsageError, match=r"unknown board 'mps2'; choose one of: .*mps2-an386"):
         load_board("mps2")
@@ -49,6 +62,9 @@ def test_unknown_board() -> None:
         ("baud = 115_200", 'baud = "fast"', "uart.baud: must be a whole number"),
         ("baud = 115_200", "baud = true", "uart.baud: must be a whole number"),
         ('kind = "systick"', 'kind = "dwt"', "counter.kind: must be one of systick"),
+        ("per_tick = 40", "per_tick = 40.3", "counter.per_tick: must be in 1...1000000, in steps"),
+        ("per_tick = 40", 'per_tick = "40"', "counter.per_tick: must be a whole number"),
+        ("clock_hz = 25", "also_runs = 3\nclock_hz = 25", "also_runs: must be a list of texts"),
         ("stack_bytes = 4096", "stack_bytes = 4100", "stack_bytes: must be a multiple of 8"),
         ("stack_bytes = 4096", "stack_bytes = 8_388_608", "stack_bytes: does not fit"),
         ("stack_bytes = 4096", "stack_bytes = 4_194_304", "stack_bytes: does not fit"),
