@@ -51,12 +51,6 @@ class SpikeMap:
         return -(-self.positions * self.words * self.bits // 32) * 4
 
 
-def spike_words(spikes: SpikeMap) -> list[int]:
-    """Channels in each word of a position."""
-    last = spikes.shape[2] - (spikes.words - 1) * spikes.bits
-    return [spikes.bits] * (spikes.words - 1) + [last]
-
-
 def padded(channels: int, lanes: int) -> int:
     """Channels rounded up to whole groups of `lanes`."""
     return -(-channels // lanes) * lanes
