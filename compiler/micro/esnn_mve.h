@@ -20,6 +20,7 @@ static __attribute__((noinline, unused)) void esnn_rows_mve(int16_t *u, const in
                                                     int32_t u_step, int32_t w_step) {
   u_step -= n;
   w_step -= n;
+#pragma GCC unroll 1
   for (; rows > 0; --rows) {
 #if defined(__ARM_FEATURE_MVE)
     int32_t many = n / 32;
@@ -32,7 +33,7 @@ static __attribute__((noinline, unused)) void esnn_rows_mve(int16_t *u, const in
         "3:\n" ESNN_MVE_8
         "le lr, 3b\n"
         "4:\n"
-        : [u] "+r"(u), [w] "+r"(w)
+        : [u] "+r"(u), [w] "+l"(w)
         : [many] "r"(many), [left] "r"(left)
         : "lr", "q0", "q1", "cc", "memory");
 #else /* the same, for any machine */
@@ -43,6 +44,47 @@ static __attribute__((noinline, unused)) void esnn_rows_mve(int16_t *u, const in
 #endif
     u += u_step;
     w += w_step;
+  }
+}
+
+/* Four events that reach the same membranes, in one pass over them; their weights begin at w + at[0...3]. */
+static __attribute__((noinline, unused)) void esnn_four_mve(int16_t *u, const int8_t *w, const int32_t *at, int32_t n,
+                                                            int32_t rows, int32_t u_step, int32_t w_step) {
+  const int8_t *a = w + at[0], *b = w + at[1], *c = w + at[2], *d = w + at[3];
+  u_step -= n;
+  w_step -= n;
+#pragma GCC unroll 1
+  for (; rows > 0; --rows) {
+#if defined(__ARM_FEATURE_MVE)
+    int32_t left = n / 8;
+    __asm__ volatile(
+        "wls lr, %[left], 2f\n"
+        "1: vldrh.u16 q1, [%[u]]\n"
+        "vldrb.s16 q0, [%[a]], #8\n"
+        "vadd.i16 q1, q1, q0\n"
+        "vldrb.s16 q0, [%[b]], #8\n"
+        "vadd.i16 q1, q1, q0\n"
+        "vldrb.s16 q0, [%[c]], #8\n"
+        "vadd.i16 q1, q1, q0\n"
+        "vldrb.s16 q0, [%[d]], #8\n"
+        "vadd.i16 q1, q1, q0\n"
+        "vstrh.16 q1, [%[u]], #16\n"
+        "le lr, 1b\n"
+        "2:\n"
+        : [u] "+r"(u), [a] "+l"(a), [b] "+l"(b), [c] "+l"(c), [d] "+l"(d)
+        : [left] "r"(left)
+        : "lr", "q0", "q1", "cc", "memory");
+#else
+    int32_t k;
+    for (k = 0; k < n; ++k, ++u, ++a, ++b, ++c, ++d) {
+      *u = (int16_t)(*u + *a + *b + *c + *d);
+    }
+#endif
+    u += u_step;
+    a += w_step;
+    b += w_step;
+    c += w_step;
+    d += w_step;
   }
 }
 

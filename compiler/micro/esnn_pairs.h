@@ -23,6 +23,7 @@ static __attribute__((noinline, unused)) void esnn_rows_pairs(int16_t *u, const 
   esnn_pair *to = (esnn_pair *)(void *)u;
   u_step = (u_step - n) / 2;
   w_step = (w_step - n) / 2;
+#pragma GCC unroll 1
   for (; rows > 0; --rows) {
     int32_t left = n;
 #if defined(__thumb2__)

@@ -13,9 +13,9 @@ from typing import Any
 from tvm.script import tirx as T
 
 from edgesnn.compiler.layout import ScatterConv, SpikeMap
-from edgesnn.compiler.styles import Style
+from edgesnn.compiler.styles import Style, small
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
-from edgesnn.compiler.tir.rows import add_rows, first_bit
+from edgesnn.compiler.tir.rows import add_four, add_rows, first_bit
 
 
 def _weights(layout: ScatterConv, style: Style) -> tuple[int, str]:
@@ -28,7 +28,7 @@ def _one_event(layout: ScatterConv, style: Style, width: str) -> Any:
     _, tx = layout.taps
     inputs_per_group, per = layout.per_group
     step = tx * per
-    add = add_rows(style, width)
+    add = add_rows(style, width, small(layout.weights))
 
     @T.inline
     def joined(u: Any, weights: Any, c: Any, at: Any, y0: Any, rows: Any, x0: Any, columns: Any):
@@ -47,6 +47,13 @@ def _one_event(layout: ScatterConv, style: Style, width: str) -> Any:
     return joined if layout.groups == 1 else grouped
 
 
+def _without_three(word: Any) -> Any:
+    """A word without its three lowest bits: not 0 where it has four or more."""
+    for _ in range(3):
+        word = T.bitwise_and(word, word - T.uint32(1))
+    return word
+
+
 def conv_map(
     symbol: str, *, layout: ScatterConv, spikes: SpikeMap, style: Style, width: str, band: int
 ) -> Kernel:
@@ -62,6 +69,7 @@ def conv_map(
     total, weight = _weights(layout, style)
     word, words, bits = spikes.dtype, spikes.words, spikes.bits
     deliver = _one_event(layout, style, width)
+    several, four = style.four and layout.groups == 1, add_four(style, small(layout.weights))
 
     @T.prim_func
     def main(
@@ -80,6 +88,8 @@ def conv_map(
         u = T.decl_buffer((band * ow * co,), width, data=u_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
         rest = T.alloc_buffer((1,), "uint32")
+        tail = T.alloc_buffer((1,), "uint32")
+        at = T.alloc_buffer((4,), "int32")
         sops = T.alloc_buffer((1,), "int32")
         sops[0] = 0
         for y in range(T.max(row * sy - top, 0), T.min((row + band + ty - 1) * sy - top, h)):
@@ -100,6 +110,26 @@ def conv_map(
                         start: T.let = (ry * sx + rx) * block + (
                             (qy - y0) * tx + (tx - 1) - (qx - x0)
                         ) * per
+                        if T.bool(several):
+                            tail[0] = _without_three(rest[0])
+                            while tail[0] != T.uint32(0):
+                                for i in T.unroll(4):
+                                    at[i] = (k * bits + first_bit(rest[0])) * (
+                                        sy * sx * block
+                                    ) + start
+                                    rest[0] = T.bitwise_and(rest[0], rest[0] - T.uint32(1))
+                                four(
+                                    u,
+                                    weights,
+                                    ((y0 - row) * ow + x0) * co,
+                                    at,
+                                    T.max(x1 - x0, 0) * co,
+                                    y1 - y0,
+                                    ow * co,
+                                    -(tx * per),
+                                )
+                                sops[0] = sops[0] + 4 * real * columns[x]
+                                tail[0] = _without_three(rest[0])
                         while rest[0] != T.uint32(0):
                             c: T.let = k * bits + first_bit(rest[0])
                             rest[0] = T.bitwise_and(rest[0], rest[0] - T.uint32(1))
@@ -200,7 +230,8 @@ def dense_map(
     positions, channels, bits = spikes.positions, spikes.shape[2], spikes.bits
     word, words, stored = spikes.dtype, spikes.words, layout.target[2]
     total, weight = _weights(layout, style)
-    add = add_rows(style, width)
+    add = add_rows(style, width, small(layout.weights))
+    four = add_four(style, small(layout.weights))
 
     @T.prim_func
     def main(
@@ -214,11 +245,22 @@ def dense_map(
         u = T.decl_buffer((stored,), width, data=u_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
         rest = T.alloc_buffer((1,), "uint32")
+        tail = T.alloc_buffer((1,), "uint32")
+        at = T.alloc_buffer((4,), "int32")
         sops = T.alloc_buffer((1,), "int32")
         sops[0] = 0
         for p in range(positions):
             for k in range(words):
                 rest[0] = T.Cast("uint32", spiked[p * words + k])
+                if T.bool(style.four):
+                    tail[0] = _without_three(rest[0])
+                    while tail[0] != T.uint32(0):
+                        for i in T.unroll(4):
+                            at[i] = (p * channels + k * bits + first_bit(rest[0])) * stored
+                            rest[0] = T.bitwise_and(rest[0], rest[0] - T.uint32(1))
+                        four(u, weights, 0, at, stored, 1, 0, 0)
+                        sops[0] = sops[0] + 4 * outputs
+                        tail[0] = _without_three(rest[0])
                 while rest[0] != T.uint32(0):
                     a: T.let = p * channels + k * bits + first_bit(rest[0])
                     rest[0] = T.bitwise_and(rest[0], rest[0] - T.uint32(1))
@@ -248,7 +290,7 @@ def dense_queue(
     """The same for a queue of n addresses."""
     stored = layout.target[2]
     total, weight = _weights(layout, style)
-    add = add_rows(style, width)
+    add = add_rows(style, width, small(layout.weights))
 
     @T.prim_func
     def main(

@@ -22,7 +22,7 @@ from edgesnn.compiler.layout import (
     strip_layout,
 )
 from edgesnn.compiler.plan import Plan, spike_map
-from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style
+from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style, small
 from edgesnn.compiler.tir.begin import add_current, begin_first, begin_first_narrow, begin_next
 from edgesnn.compiler.tir.deliver import conv_map, conv_queue, dense_map, dense_queue
 from edgesnn.compiler.tir.encode import (
@@ -451,6 +451,7 @@ def _all_steps(e: Emission, node: ir.Node, lines: list[str]) -> list[str]:
 def packed_weights(weights: np.ndarray, style: Style) -> np.ndarray:
     """A layout's weights as the words of the style's table, flat."""
     flat = weights.astype(np.int64).reshape(-1)
+    flat += style.offset6 if style.offset6 and small(weights) else style.offset
     if style.order:
         flat = flat.reshape(-1, len(style.order))[:, style.order].reshape(-1)
     if style.outputs_per_word == 2:
@@ -527,7 +528,7 @@ def kernels_header(kernels: Iterable[Kernel]) -> str:
 """
 
 
-_MICRO = re.compile(r"\besnn_(?:rows|fire_soft|fire_hard|fire_none)_([a-z]+)\(")
+_MICRO = re.compile(r"\besnn_(?:rows6?|four6?|fire_(?:soft|hard|none))_([a-z]+)\(")
 _OTHERS = {
     "esnn_bits.h": re.compile(r"\besnn_(?:first_bit|count_bits)\("),
     "esnn_strip.h": re.compile(r"\besnn_strip\("),
@@ -540,6 +541,8 @@ def micro_headers(bodies: Iterable[str]) -> list[str]:
     text = "\n".join(bodies)
     found = {f"esnn_{style}.h" for style in _MICRO.findall(text)}
     found |= {name for name, calls in _OTHERS.items() if calls.search(text)}
+    if "esnn_bytes.h" in found:
+        found.add("esnn_pairs.h")
     if found & {"esnn_strip.h", "esnn_gather.h"}:
         found |= {"esnn_bits.h", "esnn_planes.h"}
     return sorted(found)

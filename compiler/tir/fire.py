@@ -19,7 +19,7 @@ def compare(style: Style, *, reset: str, width: str) -> Any:
     channels u is 0 and theta the largest there is, so padding never fires.
     """
     if style.micro:
-        name = f"esnn_fire_{reset}_{style.name}"
+        name = f"esnn_fire_{reset}_{style.fire}"
         lanes = style.lanes
 
         @T.inline

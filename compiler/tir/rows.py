@@ -13,10 +13,10 @@ from tvm.script import tirx as T
 from edgesnn.compiler.styles import Style
 
 
-def add_rows(style: Style, width: str) -> Any:
+def add_rows(style: Style, width: str, small: bool) -> Any:
     """Inline u[into + r * u_step + k] += weights[at + r * w_step + k], 0 <= r < rows, 0 <= k < n.
 
-    Steps and indices count outputs, whatever the style packs them into.
+    Steps and indices count outputs, whatever the style packs them into. `small`: all weights are in -32...31.
     """
     if not style.micro:
 
@@ -32,7 +32,8 @@ def add_rows(style: Style, width: str) -> Any:
 
         return plain
 
-    name, packed = f"esnn_rows_{style.name}", style.outputs_per_word
+    name = f"esnn_rows{6 if small and style.offset6 else ''}_{style.name}"
+    packed = style.outputs_per_word
 
     @T.inline
     def micro(
@@ -52,6 +53,29 @@ def add_rows(style: Style, width: str) -> Any:
         )
 
     return micro
+
+
+def add_four(style: Style, small: bool) -> Any:
+    """Inline the same for four events of one position, whose weights begin at at[0...3]."""
+    name = f"esnn_four{6 if small and style.four6 else ''}_{style.name}"
+
+    @T.inline
+    def four(u: Any, weights: Any, into: Any, at: Any, n: Any, rows: Any, u_step: Any, w_step: Any):
+        T.evaluate(
+            T.call_extern(
+                "int32",
+                name,
+                T.address_of(u[into]),
+                T.address_of(weights[0]),
+                T.address_of(at[0]),
+                n,
+                rows,
+                u_step,
+                w_step,
+            )
+        )
+
+    return four
 
 
 def first_bit(word: Any) -> Any:
