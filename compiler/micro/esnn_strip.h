@@ -26,23 +26,31 @@ ESNN_INLINE int32_t esnn_sample(const void *x, int32_t dtype, int32_t i) {
   op " r7, r11, %[v], r7\n"            \
   "stmia %[acc]!, {r4-r7}\n"
 
+#define ESNN_MLA_20(op) ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op)
+
+/* 5 x 5 taps of 8 or 16 channels are whole forties; what is left goes by fours. */
 #define ESNN_MLA(op)                                                                                        \
-  __asm__ volatile("subs %[k], %[k], #16\n"                                                                 \
+  __asm__ volatile("subs %[k], %[k], #40\n"                                                                 \
                    "blt 2f\n"                                                                               \
-                   "1:\n" ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op)                       \
-                   "subs %[k], %[k], #16\n"                                                                 \
+                   "1:\n" ESNN_MLA_20(op) ESNN_MLA_20(op)                                                   \
+                   "subs %[k], %[k], #40\n"                                                                 \
                    "bge 1b\n"                                                                               \
-                   "2: adds %[k], %[k], #12\n"                                                              \
+                   "2: adds %[k], %[k], #24\n"                                                              \
                    "blt 4f\n"                                                                               \
-                   "3:\n" ESNN_MLA_4(op)                                                                    \
-                   "subs %[k], %[k], #4\n"                                                                  \
+                   "3:\n" ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op) ESNN_MLA_4(op)                       \
+                   "subs %[k], %[k], #16\n"                                                                 \
                    "bge 3b\n"                                                                               \
-                   "4:\n"                                                                                   \
+                   "4: adds %[k], %[k], #12\n"                                                              \
+                   "blt 6f\n"                                                                               \
+                   "5:\n" ESNN_MLA_4(op)                                                                    \
+                   "subs %[k], %[k], #4\n"                                                                  \
+                   "bge 5b\n"                                                                               \
+                   "6:\n"                                                                                   \
                    : [acc] "+r"(acc), [w] "+r"(w), [k] "+r"(n)                                              \
                    : [v] "r"(v)                                                                             \
                    : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "cc", "memory")
 
-ESNN_INLINE void esnn_mla(int32_t *acc, const uint32_t *w, uint32_t v, int32_t n, int32_t pairs) {
+ESNN_APART void esnn_mla(int32_t *acc, const uint32_t *w, uint32_t v, int32_t n, int32_t pairs) {
 #if defined(__ARM_FEATURE_DSP)
   if (pairs) {
     ESNN_MLA("smlad");
@@ -153,36 +161,55 @@ ESNN_APART int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const voi
   return 0;
 }
 
-/* Bit g: a sum of channels 4 g ... 4 g + 3 in a window reaches its limit, for 4 groups <= n. The signs of all
- * differences of a group are joined. */
+#if defined(__thumb2__)
+/* Joins the signs of four channels' sums less their limits in r4-r7; goes to the next column of the strip. */
+#define ESNN_LOUD_4                                                                       \
+  "ldmia %[at], {r8-r11}\n"                                                               \
+  "add %[at], %[at], %[next]\n"                                                           \
+  "sub r8, r8, r4\n"                                                                      \
+  "and %[signs], %[signs], r8\n"                                                          \
+  "sub r9, r9, r5\n"                                                                      \
+  "and %[signs], %[signs], r9\n"                                                          \
+  "sub r10, r10, r6\n"                                                                    \
+  "and %[signs], %[signs], r10\n"                                                         \
+  "sub r11, r11, r7\n"                                                                    \
+  "and %[signs], %[signs], r11\n"
+#endif
+
+/* Negative where none of four channels' sums in `pw` columns reaches its limit. */
+ESNN_INLINE int32_t esnn_signs(int32_t signs, const int32_t *at, const int32_t *limit, int32_t pw, int32_t co) {
+  int32_t px;
+#if defined(__thumb2__)
+  if (pw == 2) {
+    __asm__("ldmia %[limit], {r4-r7}\n" ESNN_LOUD_4 ESNN_LOUD_4
+            : [signs] "+r"(signs), [at] "+r"(at)
+            : [limit] "r"(limit), [next] "rI"(4 * co)
+            : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "memory");
+    return signs;
+  }
+#endif
+  for (px = 0; px < pw; ++px, at += co) {
+#if defined(__thumb2__)
+    __asm__("ldmia %[limit], {r4-r7}\n" ESNN_LOUD_4
+            : [signs] "+r"(signs), [at] "+r"(at)
+            : [limit] "r"(limit), [next] "rI"(0)
+            : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "memory");
+#else
+    signs &= (at[0] - limit[0]) & (at[1] - limit[1]) & (at[2] - limit[2]) & (at[3] - limit[3]);
+#endif
+  }
+  return signs;
+}
+
+/* Bit g: a sum of channels 4 g ... 4 g + 3 in a window reaches its limit, for 4 groups <= n. */
 ESNN_APART uint32_t esnn_loud(const int32_t *window, const int32_t *limit, int32_t n, int32_t ph, int32_t pw,
-                               int32_t line, int32_t co) {
+                              int32_t line, int32_t co) {
   uint32_t loud = 0, bit = 1;
 #pragma GCC unroll 1
   for (; n > 0; n -= 4, window += 4, limit += 4, bit <<= 1) {
-    int32_t signs = -1, py, px;
+    int32_t signs = -1, py;
     for (py = 0; py < ph; ++py) {
-      for (px = 0; px < pw; ++px) {
-        const int32_t *at = window + py * line + px * co;
-#if defined(__thumb2__)
-        __asm__("ldmia %[limit], {r4-r7}\n"
-                "ldmia %[at], {r8-r11}\n"
-                "sub r4, r8, r4\n"
-                "and %[s], %[s], r4\n"
-                "sub r5, r9, r5\n"
-                "and %[s], %[s], r5\n"
-                "sub r6, r10, r6\n"
-                "and %[s], %[s], r6\n"
-                "sub r7, r11, r7\n"
-                "and %[s], %[s], r7\n"
-                : [s] "+r"(signs)
-                : [at] "r"(at), [limit] "r"(limit), "m"(*(const int32_t(*)[4])at),
-                  "m"(*(const int32_t(*)[4])limit)
-                : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11");
-#else
-        signs &= (at[0] - limit[0]) & (at[1] - limit[1]) & (at[2] - limit[2]) & (at[3] - limit[3]);
-#endif
-      }
+      signs = esnn_signs(signs, window + py * line, limit, pw, co);
     }
     if (signs >= 0) {
       loud |= bit;

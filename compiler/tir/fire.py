@@ -15,8 +15,8 @@ from edgesnn.compiler.tir.rows import count_bits
 def compare(style: Style, *, reset: str, width: str) -> Any:
     """Inline word[0] <- bits k of the n <= 32 channels from `at` on whose u >= theta.
 
-    `reset` is soft, hard or none. Thresholds are read from theta[c + k]. A micro-kernel works on whole groups of the style's lanes: beyond the
-    channels u is 0 and theta the largest there is, so padding never fires.
+    `reset` is soft, hard or none. Thresholds are read from theta[c + k]. A micro-kernel works on whole groups
+    of the style's lanes: beyond the channels u is 0 and theta the largest there is, so padding never fires.
     """
     if style.micro:
         name = f"esnn_fire_{reset}_{style.fire}"
