@@ -36,7 +36,7 @@ ESNN_BYTES_ROWS(esnn_rows_bytes, 128u)
 ESNN_BYTES_ROWS(esnn_rows6_bytes, 32u)
 
 /* Four events that reach the same membranes, in one pass over them; their weights begin at w + at[0...3]. */
-#define ESNN_BYTES_FOUR(name, step)                                                                           \
+#define ESNN_BYTES_FOUR(name, ...)                                                                            \
   static __attribute__((noinline, unused)) void name(int16_t *u, const uint8_t *w, const int32_t *at,         \
                                                      int32_t n, int32_t rows, int32_t u_step,                \
                                                      int32_t w_step) {                                       \
@@ -52,7 +52,7 @@ ESNN_BYTES_ROWS(esnn_rows6_bytes, 32u)
       int32_t left = n;                                                                                      \
       for (; left > 0; left -= 4, to += 2) {                                                                 \
         uint32_t low = to[0], high = to[1];                                                                  \
-        step to[0] = low;                                                                                    \
+        __VA_ARGS__ to[0] = low;                                                                             \
         to[1] = high;                                                                                        \
       }                                                                                                      \
       to += u_step;                                                                                          \
