@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -215,7 +216,7 @@ def _encode_strip(
     b, source, steps = e.bounds.nodes[node.name], e.program.input, e.program.timesteps
     assert isinstance(source, ir.SampleInput) and b.lo is not None and b.hi is not None
     style, dtype, zero = e.choice[node.name], source.dtype, source.zero_point
-    common = {"sample": dtype, "zero_point": zero, "pool": node.pool, "spikes": spikes}
+    common: dict[str, Any] = {"sample": dtype, "zero_point": zero, "pool": node.pool, "spikes": spikes}
     symbol, shift = f"esnn_encode_{i}", np.zeros(b.shape[2], dtype=np.int64)
     if style is MVE:
         gather = gather_layout(node.projection, source.shape)
@@ -465,7 +466,7 @@ def _integrate(e: Emission, tag: str, node: ir.Population, p: ir.Projection, sty
     u, source = e.at(f"{node.name}.u", width), e.bounds.nodes[p.source]
     layout = scatter_conv(p, source.shape, style.lanes)
     weights = e.table(f"weights_{tag}", packed_weights(layout.weights, style), style.weight)
-    common = {"layout": layout, "style": style, "width": width}
+    common: dict[str, Any] = {"layout": layout, "style": style, "width": width}
     spiked = e.map_of(p.source)
     if spiked is not None:
         incoming: tuple[str, ...] = (e.spikes(p.source, e.step(node))[1],)
