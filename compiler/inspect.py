@@ -93,7 +93,7 @@ def describe(
                 "shape": list(bounds.nodes[node.name].shape),
                 "neurons": bounds.nodes[node.name].neurons,
                 "queue_capacity": bounds.nodes[node.name].capacity,
-                "band": plan.bands.get(node.name),
+                "band": plan.bands.get(node.name) if isinstance(node, ir.Population) else None,
             }
             for node in program.nodes
         ],

@@ -5,9 +5,9 @@ frame and an encoder's scratch are needed until all its spikes are known; membra
 first step and stay; a spike map or queue lives from the node that fills it to its last reader, in every step
 anew. Buffers whose lives do not overlap share memory.
 
-A *layered* node does the work of all steps in the first one, because its sources' spikes are known by then: it
-keeps a spike map a step, but the membranes of only some rows. `prefer="ram"` layers the nodes for which that
-makes the arena smaller; "speed" none: an inference that stops early would have done more than it had to.
+A *layered* population keeps no membranes from step to step: in step t it takes a few rows at a time through the
+steps 1...t, from the spikes of its sources, which are kept for it. `prefer="ram"` layers what makes the arena
+smaller, and has encoders do all steps in the first one where that does; "speed" neither (decision 0014).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MAX_SOPS = 2**31 - 1  # the engines count synaptic operations of an inference in
 PREFERENCES = ("speed", "ram")
 
 Lives = tuple[tuple[int, int], ...]  # first and last moment, inclusive
-Bands = dict[str, int]  # layered nodes: rows of the map that are worked on at a time
+Bands = dict[
+    str, int
+]  # rows at a time, of layered populations and of encoders that do all steps at once
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,18 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Plan:
-    """Buffers by name ("conv1.u", "conv1.queue", ...), the arena they fit into, and the layered nodes."""
+    """Buffers by name ("conv1.u", "conv1.queue", ...) and the arena they fit into.
+
+    kept: nodes whose spikes of all steps are kept, one map after the other.
+    """
 
     buffers: dict[str, Buffer]
     arena_bytes: int
     bands: Bands = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
 
     def offset(self, name: str) -> int:
         return self.buffers[name].offset
-
-    def planes(self, node: ir.Node) -> bool:
-        """Whether a node's spikes of all steps are kept, one map after the other, from the first step on."""
-        return isinstance(node, ir.LatencyEncoder) or node.name in self.bands
 
 
 def strip_elements(p: ir.Projection, source: ir.Shape, rows: int, lanes: int = 1) -> int:
@@ -86,7 +88,7 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str
             f"{program.name}: {bounds.sops_per_inference:,} synaptic operations at worst, more than the "
             "engines can count; use a smaller network"
         )
-    plan = _place(_buffers(program, bounds, choice, {}))
+    plan = _plan(program, bounds, choice, {})
     if prefer == "ram":
         plan = _smallest(program, bounds, choice, plan)
     if plan.arena_bytes > MAX_ARENA:
@@ -96,56 +98,55 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str
     return plan
 
 
+def _plan(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) -> Plan:
+    kept = {node.name for node in program.nodes if isinstance(node, ir.LatencyEncoder)}
+    for node in program.nodes:
+        if isinstance(node, ir.Population) and node.name in bands:
+            kept |= set(ir.sources(node))
+    plan = _place(_buffers(program, bounds, choice, bands, kept))
+    return replace(plan, bands=bands, kept=frozenset(kept))
+
+
 def _smallest(program: ir.Program, bounds: Bounds, choice: Choice, plan: Plan) -> Plan:
     """The smallest plan found by layering nodes, and of those the one with fewest and widest bands.
 
-    From all nodes that can be layered, in bands of one row, those are taken out again, with all that read them,
-    without which the arena is no larger. Then bands grow as far as the arena does not.
+    From all nodes that can be layered, in bands of one row, those are taken out again without which the arena
+    is no larger. Then bands grow as far as the arena does not.
     """
-
-    def attempt(bands: Bands) -> Plan:
-        return replace(_place(_buffers(program, bounds, choice, bands)), bands=bands)
-
-    best = attempt(_candidates(program, bounds))
-    names = [node.name for node in program.nodes]
-    for name in reversed(names):
-        if name in best.bands:
-            less = attempt(_without(program, best.bands, name))
-            best = less if less.arena_bytes <= best.arena_bytes else best
-    for name in names:
-        if isinstance(program.node(name), ir.Population) and name in best.bands:
-            height = bounds.nodes[name].shape[0]
-            for rows in (n for n in range(2, height + 1) if height % n == 0):
-                wider = attempt({**best.bands, name: rows})
+    best = _plan(program, bounds, choice, dict.fromkeys(_candidates(program, bounds), 1))
+    for name in reversed(best.bands):
+        fewer = {n: rows for n, rows in best.bands.items() if n != name}
+        less = _plan(program, bounds, choice, fewer)
+        best = less if less.arena_bytes <= best.arena_bytes else best
+    for name in best.bands:
+        height = bounds.nodes[name].shape[0]
+        for rows in (n for n in range(2, height + 1) if height % n == 0):
+            if isinstance(program.node(name), ir.Population):
+                wider = _plan(program, bounds, choice, {**best.bands, name: rows})
                 best = wider if wider.arena_bytes <= best.arena_bytes else best
     return best if best.arena_bytes < plan.arena_bytes else plan
 
 
-def _candidates(program: ir.Program, bounds: Bounds) -> Bands:
-    """Every node whose spikes of all steps can be known in the first one; pools work on their whole map."""
-    out: Bands = {}
+def _candidates(program: ir.Program, bounds: Bounds) -> list[str]:
+    """Latency encoders, and populations of convolutions whose sources' spikes of all steps can be kept."""
+    out = []
     for node in program.nodes:
-        known = out.keys() >= set(ir.sources(node))
-        convs = all(isinstance(p, ir.Conv) for p in ir.projections(node))
-        if isinstance(node, ir.LatencyEncoder) or (
-            isinstance(node, ir.Lif | ir.Amos) and known and convs
-        ):
-            out[node.name] = 1
-        elif isinstance(node, ir.OrPool) and known:
-            out[node.name] = bounds.nodes[node.name].shape[0]
+        layered = isinstance(node, ir.Lif | ir.Amos) and all(
+            isinstance(p, ir.Conv)
+            and spike_map(bounds, p.source) is not None
+            and not isinstance(
+                program.node(p.source), ir.EventInput
+            )  # the caller fills one step's map
+            for p in node.projections
+        )
+        if layered or isinstance(node, ir.LatencyEncoder):
+            out.append(node.name)
     return out
 
 
-def _without(program: ir.Program, bands: Bands, name: str) -> Bands:
-    """`bands` without a node and without all nodes that could then no longer be layered."""
-    gone = {name}
-    for node in program.nodes:
-        if gone.intersection(ir.sources(node)):
-            gone.add(node.name)
-    return {n: rows for n, rows in bands.items() if n not in gone}
-
-
-def _buffers(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) -> list[Buffer]:
+def _buffers(
+    program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands, kept: set[str]
+) -> list[Buffer]:
     nodes, shapes, steps = program.nodes, ir.shapes(program), program.timesteps
     many = len(nodes)
     end = (2 if steps > 1 else 1) * many - 1
@@ -165,46 +166,46 @@ def _buffers(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) 
         micro = isinstance(node, ir.LatencyEncoder) and choice[node.name].micro
         return micro and steps > 1 and node.name not in bands
 
+    def each(first: int, last: int) -> Lives:
+        """From one node to another, in every step anew."""
+        return ((first, last), (many + first, many + last)) if steps > 1 else ((first, last),)
+
     def want(name: str, dtype: str | None, count: int, *lives: tuple[int, int]) -> None:
         wanted.append(Buffer(name, str(dtype), count, lives))
 
     for i, node in enumerate(nodes):
         b, name = bounds.nodes[node.name], node.name
-        once, last = (i, i), last_reader[name]
+        last = last_reader[name]
         on = (i, end) if steps > 1 or node is program.output else (i, last)
-        layered, rows = name in bands, bands.get(name, b.shape[0])
         if isinstance(node, ir.SampleInput):
             read = [order[n.name] for n in nodes if name in ir.sources(n) and lazy(n)]
             until = many + max(read) if read else last
             want(f"{name}.frame", node.dtype, ir.size(node.shape), (0, until))
         elif isinstance(node, ir.Encoder):
-            again = ((many + i, many + i),) if lazy(node) else ()
             dtype, count = _strip(node, shapes[node.projection.source], b, choice)
-            want(f"{name}.strip", dtype, count, once, *again)
+            want(f"{name}.strip", dtype, count, *(each(i, i) if lazy(node) else ((i, i),)))
         if isinstance(node, ir.CurrentEncoder):
             want(f"{name}.current", b.sums, b.neurons, on)
             want(f"{name}.u", b.width, b.neurons, on)
-        elif isinstance(node, ir.LatencyEncoder) or layered:
-            # A layered population keeps its steps' SOPs, too.
-            each = 2 if isinstance(node, ir.Population) else 1
-            want(f"{name}.steps", "int32", each * steps, on)
+        elif isinstance(node, ir.LatencyEncoder):
+            want(f"{name}.steps", "int32", steps, on)
         if isinstance(node, ir.Population):
+            rows, state = (bands[name], each(i, i)) if name in bands else (b.shape[0], (on,))
             stored = rows * b.shape[1] * padded(b.shape[2], choice[name].lanes)
-            want(f"{name}.u", b.width, stored, once if layered else on)
+            want(f"{name}.u", b.width, stored, *state)
+            if isinstance(node, ir.Amos):
+                fired = SpikeMap((rows, *b.shape[1:])).plane
+                want(f"{name}.fired", "uint8", fired, *state)
         spikes = spike_map(bounds, name)
-        each_step = ((i, last), (many + i, many + last)) if steps > 1 else ((i, last),)
         if spikes is None:
             if b.capacity:
-                want(f"{name}.queue", bounds.event_dtype, b.capacity, *each_step)
-        elif isinstance(node, ir.LatencyEncoder) or layered:
-            want(f"{name}.spikes", "uint8", spikes.plane * steps, on)
+                want(f"{name}.queue", bounds.event_dtype, b.capacity, *each(i, last))
         elif isinstance(node, ir.EventInput):
             want(f"{name}.spikes", "uint8", spikes.plane, *always)  # filled between steps
+        elif name in kept:
+            want(f"{name}.spikes", "uint8", spikes.plane * steps, on)
         else:
-            want(f"{name}.spikes", "uint8", spikes.plane, *each_step)
-        if isinstance(node, ir.Amos):
-            fired = SpikeMap((rows, *b.shape[1:])).plane
-            want(f"{name}.fired", "uint8", fired, once if layered else on)
+            want(f"{name}.spikes", "uint8", spikes.plane, *each(i, last))
     return wanted
 
 

@@ -72,7 +72,7 @@ class Emission:
         found = self.map_of(source)
         assert found is not None
         at = f"{self.plan.offset(f'{source}.spikes')}u"
-        if self.plan.planes(self.program.node(source)):
+        if source in self.plan.kept:
             at += f" + (uint32_t)({step} - 1) * {found.plane}u"
         return found, f"(const {C_TYPES[found.dtype]} *)(const void *)(arena + {at})"
 
@@ -80,17 +80,18 @@ class Emission:
         return spike_map(self.bounds, source)
 
     def band(self, node: ir.Node, dtype: str) -> str:
-        """The expression for what a node emits in a step: its spike map, or the band of it from `row` on."""
+        """The expression for where a node's spikes of a step go: its map, or the band of it from `row` on."""
         spikes = self.map_of(node.name)
         assert spikes is not None
         at = f"{self.plan.offset(f'{node.name}.spikes')}u"
+        if node.name in self.plan.kept:
+            at += f" + (uint32_t)({self.step(node)} - 1) * {spikes.plane}u"
         if node.name in self.plan.bands:
-            bytes_ = spikes.shape[1] * spikes.words * spikes.bits // 8
-            at += f" + (uint32_t)(step - 1) * {spikes.plane}u + (uint32_t)row * {bytes_}u"
+            at += f" + (uint32_t)row * {spikes.shape[1] * spikes.words * spikes.bits // 8}u"
         return f"({C_TYPES[dtype]} *)(void *)(arena + {at})"
 
     def step(self, node: ir.Node) -> str:
-        """The variable with the step that a node works on."""
+        """The variable with the step that a node works on: t, or what it repeats on the way to t."""
         return "step" if node.name in self.plan.bands else "t"
 
     def rows(self, node: ir.Node) -> int:
@@ -298,11 +299,9 @@ def _pool(e: Emission, i: int, node: ir.OrPool | ir.SumPool) -> list[str]:
     event = e.bounds.event_dtype
     source, capacity = e.bounds.nodes[node.source], e.bounds.nodes[node.name].capacity
     if e.map_of(node.name) is not None:  # a sum of one event at most is an OR
-        spikes, words = e.spikes(node.source, e.step(node))
+        spikes, words = e.spikes(node.source)
         kernel = or_pool(f"esnn_or_pool_{i}", spikes=spikes, kernel=node.kernel, stride=node.stride)
         call = e.call(kernel, words, e.band(node, spikes.dtype), "out")
-        if node.name in e.plan.bands:
-            return _all_steps(e, node, [call])
     elif e.map_of(node.source) is not None:
         spikes, words = e.spikes(node.source)
         kernel = sum_pool_map(
@@ -422,30 +421,22 @@ def _population(e: Emission, i: int, node: ir.Population) -> list[str]:
     else:
         lines.append(_fire(e, i, node, style))
     if node.name in e.plan.bands:
-        return _all_steps(e, node, lines)
+        return _replay(e, node, lines)
     return [*lines, "*sops = (uint32_t)out[1];", "return out[0];"]
 
 
-def _all_steps(e: Emission, node: ir.Node, lines: list[str]) -> list[str]:
-    """A layered node: `lines` for every band and step in the first step, and in each step its own counts."""
-    steps, rows, height = e.program.timesteps, e.rows(node), e.bounds.nodes[node.name].shape[0]
-    works = isinstance(node, ir.Population)
-    counted = ["done[step - 1] += out[0];", f"done[{steps - 1} + step] += out[1];"]
+def _replay(e: Emission, node: ir.Population, lines: list[str]) -> list[str]:
+    """A layered population in step t: `lines` in the steps 1...t of every band, the last of which counts."""
     return [
-        f"int32_t *done = {e.at(f'{node.name}.steps', 'int32')};",
-        "if (t == 1) {",
-        "  int32_t row, step;",
-        f"  for (step = 0; step < {(1 + works) * steps}; ++step) {{",
-        "    done[step] = 0;",
+        "int32_t row, step, events = 0;",
+        f"for (row = 0; row < {e.bounds.nodes[node.name].shape[0]}; row += {e.rows(node)}) {{",
+        "  for (step = 1; step <= t; ++step) {",
+        *(f"    {line}" for line in ["out[1] = 0;", *lines]),
         "  }",
-        f"  for (row = 0; row < {height}; row += {rows}) {{",
-        f"    for (step = 1; step <= {steps}; ++step) {{",
-        *(f"      {line}" for line in ["out[1] = 0;", *lines, *counted[: 1 + works]]),
-        "    }",
-        "  }",
+        "  events += out[0];",
+        "  *sops += (uint32_t)out[1];",
         "}",
-        f"*sops = (uint32_t)done[{steps - 1} + t];" if works else "(void)sops;",
-        "return done[t - 1];",
+        "return events;",
     ]
 
 
@@ -568,7 +559,7 @@ def model_source(e: Emission) -> str:
         bits, plane, at = 0, 0, 0
         if spikes is not None:
             bits, at = spikes.bits, plan.offset(f"{node.name}.spikes")
-            plane = spikes.plane if plan.planes(node) else 0
+            plane = spikes.plane if node.name in plan.kept else 0
         elif b.capacity:
             at = plan.offset(f"{node.name}.queue")
         rows.append(
