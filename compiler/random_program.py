@@ -231,6 +231,10 @@ class _Stack(_Draw):
                 last = self._add(pool, self.rates[last])
                 continue
             into = [_conv(rng, last, self.maps[last])]
+            if self._chance(0.4):  # a map of the same size, which other sources can reach, too
+                channels = self.maps[last][2]
+                weight = _weights(rng, (int(rng.integers(1, 9)), 3, 3, channels))
+                into = [ir.Conv(last, weight, padding=(1, 1, 1, 1))]
             h, w, channels = ir.conv_shape(into[0], self.maps[last])
             twins = [n for n, s in self.maps.items() if s[:2] == (h, w) and n != "x"]
             if twins and self._chance(0.5):
