@@ -34,7 +34,12 @@ static __attribute__((noinline, unused)) void esnn_rows_dsp(int16_t *u, const in
     int32_t left = n;
 #if defined(__ARM_FEATURE_DSP)
     __asm__ volatile(
-        "subs %[k], %[k], #32\n"
+        "subs %[k], %[k], #80\n"
+        "blt 7f\n"
+        "6:\n" ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16
+        "subs %[k], %[k], #80\n"
+        "bge 6b\n"
+        "7: adds %[k], %[k], #48\n"
         "blt 2f\n"
         "1:\n" ESNN_DSP_16 ESNN_DSP_16
         "subs %[k], %[k], #32\n"

@@ -50,6 +50,20 @@ ESNN_INLINE int32_t esnn_sample(const void *x, int32_t dtype, int32_t i) {
                    : [v] "r"(v)                                                                             \
                    : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "cc", "memory")
 
+#define ESNN_MLA_TWO                   \
+  "ldmia %[acc], {r4-r7}\n"            \
+  "ldmia %[w]!, {r8-r11}\n"            \
+  "smlad r4, r8, %[v], r4\n"           \
+  "smlad r5, r9, %[v], r5\n"           \
+  "smlad r6, r10, %[v], r6\n"          \
+  "smlad r7, r11, %[v], r7\n"          \
+  "ldmia %[y]!, {r8-r11}\n"            \
+  "smlad r4, r8, %[z], r4\n"           \
+  "smlad r5, r9, %[z], r5\n"           \
+  "smlad r6, r10, %[z], r6\n"          \
+  "smlad r7, r11, %[z], r7\n"          \
+  "stmia %[acc]!, {r4-r7}\n"
+
 ESNN_APART void esnn_mla(int32_t *acc, const uint32_t *w, uint32_t v, int32_t n, int32_t pairs) {
 #if defined(__ARM_FEATURE_DSP)
   if (pairs) {
@@ -75,6 +89,29 @@ ESNN_APART void esnn_mla(int32_t *acc, const uint32_t *w, uint32_t v, int32_t n,
   }
 }
 
+/* The same for two words of samples that reach the same sums: acc[k] += v * w[k] + z * y[k], of pairs. */
+ESNN_APART void esnn_mla_two(int32_t *acc, const uint32_t *w, const uint32_t *y, uint32_t v, uint32_t z, int32_t n) {
+#if defined(__ARM_FEATURE_DSP)
+  __asm__ volatile("subs %[k], %[k], #16\n"
+                   "blt 2f\n"
+                   "1:\n" ESNN_MLA_TWO ESNN_MLA_TWO ESNN_MLA_TWO ESNN_MLA_TWO
+                   "subs %[k], %[k], #16\n"
+                   "bge 1b\n"
+                   "2: adds %[k], %[k], #12\n"
+                   "blt 4f\n"
+                   "3:\n" ESNN_MLA_TWO
+                   "subs %[k], %[k], #4\n"
+                   "bge 3b\n"
+                   "4:\n"
+                   : [acc] "+r"(acc), [w] "+r"(w), [y] "+r"(y), [k] "+r"(n)
+                   : [v] "r"(v), [z] "r"(z)
+                   : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "cc", "memory");
+#else
+  esnn_mla(acc, w, v, n, 1);
+  esnn_mla(acc, y, z, n, 1);
+#endif
+}
+
 /* n words, a multiple of 4. */
 ESNN_INLINE void esnn_zero(int32_t *at, int32_t n) {
 #if defined(__thumb2__)
@@ -90,6 +127,51 @@ ESNN_INLINE void esnn_zero(int32_t *at, int32_t n) {
     at[0] = at[1] = at[2] = at[3] = 0;
   }
 #endif
+}
+
+/* Adds what the samples of column ix in `kh` rows from sample `from` on contribute to a line of sums; `border`: rows may
+ * lie outside the map. */
+ESNN_INLINE void esnn_column(int32_t *line, const uint32_t *weights, const void *x, int32_t from, int32_t ix,
+                             int32_t border, int32_t dtype, int32_t zero, int32_t margin, int32_t h, int32_t w,
+                             int32_t ci, int32_t co, int32_t sx, int32_t left, int32_t kh, int32_t taps,
+                             int32_t pairs) {
+  int32_t per = pairs ? 2 : 1, groups = (kh + per - 1) / per, n = taps * co, c;
+  int32_t q = (ix + left) / sx, phase = (ix + left) % sx;
+  int32_t *acc = line + (q - (taps - 1) + margin) * co;
+#pragma GCC unroll 1
+  for (c = 0; c < ci; ++c) {
+    const uint32_t *at = weights + (c * sx + phase) * groups * n, *held = at;
+    int32_t i = from + ix * ci + c, k;
+    uint32_t other = 0; /* a word of samples that waits for a second one */
+    for (k = 0; k < groups; ++k, i += per * w * ci, at += n) {
+      uint32_t v = 0;
+      if (!border || (i >= 0 && i < h * w * ci)) {
+        v = (uint32_t)(esnn_sample(x, dtype, i) - zero);
+      }
+      if (pairs) {
+        int32_t below = i + w * ci;
+        v &= 0xFFFFu;
+        if (2 * k + 1 < kh && (!border || (below >= 0 && below < h * w * ci))) {
+          v |= (uint32_t)(esnn_sample(x, dtype, below) - zero) << 16;
+        }
+      }
+      if (v == 0u) {
+        continue;
+      }
+      if (!pairs) {
+        esnn_mla(acc, at, v, n, 0);
+      } else if (other == 0u) {
+        other = v;
+        held = at;
+      } else {
+        esnn_mla_two(acc, held, at, other, v, n);
+        other = 0;
+      }
+    }
+    if (other != 0u) {
+      esnn_mla(acc, held, other, n, 1);
+    }
+  }
 }
 
 /* Sums of `rows` output rows from row `first` on into strip[rows, columns, co]; touched = first and last + 1 column of
@@ -127,34 +209,17 @@ ESNN_APART int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const voi
 #pragma GCC unroll 1
   for (r = 0; r < rows; ++r) {
     int32_t *line = strip + r * columns * co;
-    int32_t group;
+    int32_t group = ((first + r) * sy - top) * w * ci; /* the first sample of the first row of taps */
     esnn_zero(line + touched[0] * co, (touched[1] - touched[0]) * co);
-#pragma GCC unroll 1
-    for (group = 0; group < groups; ++group) {
-      int32_t ya = (first + r) * sy - top + group * per;
-      int32_t a_in = ya >= 0 && ya < h;
-      int32_t b_in = pairs && ya + 1 >= 0 && ya + 1 < h && group * per + 1 < kh;
-      int32_t i = ya * w * ci;
-      if (!a_in && !b_in) {
-        continue;
-      }
+    if (group >= 0 && group + kh * w * ci <= h * w * ci) {
 #pragma GCC unroll 1
       for (ix = low; ix <= high; ++ix) {
-        int32_t c;
+        esnn_column(line, weights, x, group, ix, 0, dtype, zero, margin, h, w, ci, co, sx, left, kh, taps, pairs);
+      }
+    } else {
 #pragma GCC unroll 1
-        for (c = 0; c < ci; ++c) {
-          int32_t at = i + ix * ci + c;
-          uint32_t v = a_in ? (uint32_t)(esnn_sample(x, dtype, at) - zero) : 0u;
-          if (pairs) {
-            uint32_t b = b_in ? (uint32_t)(esnn_sample(x, dtype, at + w * ci) - zero) : 0u;
-            v = (v & 0xFFFFu) | b << 16;
-          }
-          if (v != 0u) {
-            int32_t q = (ix + left) / sx, phase = (ix + left) % sx;
-            esnn_mla(line + (q - (taps - 1) + margin) * co,
-                     weights + ((c * sx + phase) * groups + group) * taps * co, v, taps * co, pairs);
-          }
-        }
+      for (ix = low; ix <= high; ++ix) {
+        esnn_column(line, weights, x, group, ix, 1, dtype, zero, margin, h, w, ci, co, sx, left, kh, taps, pairs);
       }
     }
   }
