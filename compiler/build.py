@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import prove
+from edgesnn.compiler.budget import Budget, Use, check_budget
 from edgesnn.compiler.check import check_program
-from edgesnn.compiler.choose import choose
+from edgesnn.compiler.choose import choose, options, table_bytes
 from edgesnn.compiler.esnn_file import program_bytes
-from edgesnn.compiler.inspect import describe
+from edgesnn.compiler.inspect import (
+    describe,
+    instructions,
+    instructions_report,
+    kernels_report,
+)
 from edgesnn.compiler.plan import PREFERENCES, plan_memory
+from edgesnn.compiler.styles import PLAIN, Style
 from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle, check_replaceable
 from edgesnn.runtime.files import replace_folder, sha256
 from edgesnn.targets.board import BSP_DIR, Board, load_board
@@ -43,13 +51,16 @@ def compile_program(
     toolchain: str | None = None,
     prefer: str = "speed",
     progress: Progress | None = None,
+    styles: Mapping[str, Style] | None = None,
+    budget: Budget | None = None,
 ) -> Bundle:
     """Compile a program into the bundle folder `out` and open it.
 
     target: name or alias; a board implies it. codegen "c": kernels as C, built by the C compiler; "llvm":
     kernels as LLVM objects straight from TVM. toolchain: "gcc" or "zig", by default what is there. prefer:
     "speed", or "ram": layer by layer where that saves memory (plan.py). An `out` that is an older bundle is
-    replaced in one rename; anything else that is in the way is refused.
+    replaced in one rename; anything else that is in the way is refused. styles: of some nodes, whatever
+    they cost (choose.py). budget: EdgesnnError where the model takes more; an older bundle then stays.
     """
     say = progress or (lambda _: None)
     if codegen not in _CODEGENS:
@@ -75,7 +86,8 @@ def compile_program(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edgesnn-", dir=folder.parent) as temporary:
-            build = _Build(program, machine, on, tools, codegen, prefer, Path(temporary) / "bundle")
+            place = Path(temporary) / "bundle"
+            build = _Build(program, machine, on, tools, codegen, prefer, styles, budget, place)
             build.run(say)
             replace_folder(build.root, folder)
     except OSError as e:
@@ -94,14 +106,26 @@ class _Build:
         tools: Toolchain,
         codegen: str,
         prefer: str,
+        styles: Mapping[str, Style] | None,
+        budget: Budget | None,
         root: Path,
     ) -> None:
         self.program, self.target, self.board = program, target, board
         self.tools, self.codegen, self.root = tools, codegen, root
         self.bounds = prove(program)
-        self.choice = choose(program, self.bounds, target, micro=codegen == "c")
+        self.choice = choose(program, self.bounds, target, micro=codegen == "c", wanted=styles)
         self.plan = plan_memory(program, self.bounds, self.choice, prefer)
         self.mcu = target.kind == "mcu"
+        self.budget = budget
+        self.instructions, self.unknown = instructions(
+            program,
+            self.bounds,
+            self.choice,
+            target,
+            codegen=codegen,
+            compiler=tools.version,
+            layered=bool(self.plan.bands),
+        )
 
     def run(self, say: Progress) -> None:
         for name in ("src", "lib", "obj"):
@@ -127,6 +151,8 @@ class _Build:
             say(f"linking firmware for {self.board.name}")
             self._firmware(self.board, [*objects, *kernel_objects])
         memory = self._memory([*objects, *kernel_objects])
+        if self.budget is not None:
+            check_budget(self.budget, self._uses(memory))
         for scratch in ("obj", "bsp"):
             shutil.rmtree(self.root / scratch, ignore_errors=True)
         (self.root / "model.esnn").write_bytes(program_bytes(self.program))
@@ -241,6 +267,36 @@ class _Build:
             )
         return memory
 
+    def _uses(self, memory: dict[str, Any]) -> dict[str, Use]:
+        """What the model takes, in all and by layer."""
+        nodes = self.program.nodes
+        flash = {
+            n.name: table_bytes(self.program, self.bounds, n, self.choice.get(n.name, PLAIN))
+            for n in nodes
+        }
+        ram = {
+            n.name: sum(b.bytes for k, b in self.plan.buffers.items() if k.startswith(f"{n.name}."))
+            for n in nodes
+        }
+        found = [
+            re.fullmatch(r"(?:.*:)?node_(\d+)", call[0]) for call in memory.get("stack_path", [])
+        ]
+        deepest = {nodes[int(m[1])].name: int(memory["stack_bytes"]) for m in found if m}
+        stack = memory["stack_bytes"]
+        worst = self.instructions
+        return {
+            "flash": Use(memory["flash_bytes"], "", flash),
+            "ram": Use(memory["ram_bytes"], "", ram),
+            "stack": Use(
+                stack, "LLVM objects tell no frame sizes" if stack is None else "", deepest
+            ),
+            "instructions": Use(
+                None if worst is None else worst.worst_inference,
+                self.unknown,
+                {} if worst is None else worst.inference,
+            ),
+        }
+
     def _write_manifest(self, memory: dict[str, Any], versions: dict[str, str]) -> None:
         files = sorted(p for p in self.root.rglob("*") if p.is_file())
         about = describe(self.program, plan=self.plan)
@@ -255,6 +311,13 @@ class _Build:
             "codegen": self.codegen,
             "versions": {"edgesnn": version("edgesnn"), "compiler": self.tools.version, **versions},
             "memory": {**memory, "arena": arena},
+            "instructions": instructions_report(
+                self.program, self.instructions, self.unknown, self.tools.version
+            ),
+            "kernels": kernels_report(
+                self.choice,
+                options(self.program, self.bounds, self.target if self.codegen == "c" else None),
+            ),
             "files": {p.relative_to(self.root).as_posix(): sha256(p) for p in files},
         }
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"

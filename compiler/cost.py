@@ -1,8 +1,9 @@
 """What a node costs: instructions as a sum of coefficients times counts, per kernel, style and core.
 
-The counts follow from shapes and from how many units spike where; the coefficients are fitted to measurements of a
-core's emulated board so that no measurement lies above the model (scripts/costs.py, docs/decisions/0013). At the
-bounds, where every unit spikes whenever it can, the model is the worst case; at measured rates it predicts a mean.
+The counts follow from shapes and from how many units spike where; the coefficients are fitted to measurements
+of a core's emulated board so that no measurement lies above the model (scripts/costs.py, decision 0013). At the
+bounds, where every unit spikes whenever it can, the model is the worst case; at measured rates it predicts a
+mean.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds
 from edgesnn.compiler.layout import (
+    ScatterConv,
     SpikeMap,
     gather_layout,
     padded,
-    scatter_conv,
     strip_layout,
 )
-from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style
+from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style, small
 
 COSTS = Path(__file__).resolve().parent / "costs"
 Choice = Mapping[str, Style]
@@ -44,14 +45,16 @@ class Run:
 class Load:
     """What a node emits over the steps of a run.
 
-    events, words: float[H, W], events and words of the spike map that are not 0, by position. reached: membranes at
-    or above their threshold; eights: groups of eight channels with one. Of an input: present, float[H, W, C], the
-    probability that a sample differs from the zero point. Of a latency encoder: times, float[T], units by step of
-    their spike (of the whole inference), and loud, groups of four with one in step 1.
+    events, words: float[H, W], events and words of the spike map that are not 0, by position. ones: the
+    events left over where the events of a word are taken four at a time. reached: membranes at or above their
+    threshold; eights: groups of eight channels with one. Of an input: present, float[H, W, C], the probability
+    that a sample differs from the zero point. Of a latency encoder: times, float[T], units by step of their
+    spike (of the whole inference), and loud, groups of four with one in step 1.
     """
 
     events: np.ndarray
     words: np.ndarray
+    ones: np.ndarray
     reached: float = 0.0
     eights: float = 0.0
     present: np.ndarray | None = None
@@ -59,7 +62,7 @@ class Load:
     loud: float = 0.0
 
 
-Loads = dict[str, Load]
+Loads = Mapping[str, Load]
 
 
 # --- what is counted ----------------------------------------------------------------------------
@@ -124,14 +127,22 @@ def _sizes(spikes: SpikeMap) -> list[int]:
     return [spikes.bits] * (spikes.words - 1) + [last]
 
 
-def _blocks(style: Style, n: np.ndarray) -> dict[str, np.ndarray]:
-    """How a style's kernel cuts n outputs."""
+def _blocks(style: Style, four: bool, n: np.ndarray) -> dict[str, np.ndarray]:
+    """How a style's kernel, of one event or of four, cuts n outputs."""
+    if four:
+        return {"by8": n // 8, "by4": n % 8 // 4}
     if style is DSP:
-        return {"by32": n // 32, "by16": n % 32 // 16, "by4": n % 16 // 4}
+        rest = n % 80
+        return {
+            "by80": n // 80,
+            "by32": rest // 32,
+            "by16": rest % 32 // 16,
+            "by4": rest % 16 // 4,
+        }
     if style is MVE:
         return {"by32": n // 32, "by8": n % 32 // 8}
     if style.micro:
-        return {"by32": n // 32, "by8": n // 8, "by4": n % 32 // 4, "last4": n % 8 // 4}
+        return {"by32": n // 32, "by8": n % 32 // 8, "by4": n % 8 // 4}
     return {"by8": n // 8, "by1": n % 8, "unit": n}
 
 
@@ -145,37 +156,58 @@ def _deliver(
     loads: Loads,
 ) -> None:
     source, load, found = bounds.nodes[p.source], loads[p.source], _map(bounds, p.source)
-    layout = scatter_conv(p, source.shape, style.lanes)
-    total = float(load.events.sum())
-    if isinstance(p, ir.Dense):
-        name = f"dense.{style.name}.{width}" + ("" if found else ".queue")
-        each = {k: total * float(v) for k, v in _blocks(style, np.array(layout.target[2])).items()}
-        tally.add(name, call=run.steps, event=total, **each)
-    else:
-        kind = "conv" if p.groups == 1 else "grouped"
-        name = f"{kind}.{style.name}.{width}" + ("" if found else ".queue")
-        (h, w, _), (oh, ow, co) = layout.source, layout.target
+    layout = _geometry(p, source.shape, style.lanes)
+    (h, w, _), (oh, ow, co) = layout.source, layout.target
+    grouped = layout.groups > 1
+    kind = "dense" if isinstance(p, ir.Dense) else "grouped" if grouped else "conv"
+    name = f"{kind}.{style.name}.{width}" + ("" if found else ".queue")
+    tally.add(name, call=run.steps)
+    parts = [("one", load.events)]
+    if style.four and found and not grouped:
+        parts = [("one", load.ones), ("four", (load.events - load.ones) / 4)]
+    for part, events in parts:
+        few = "6" if small(p.weight) and (style.four6 if part == "four" else style.offset6) else ""
+        name_of = f"{name}.{part}{few}"
+        tally.add(name_of, event=float(events.sum()))
+        if isinstance(p, ir.Dense):
+            cut = _blocks(style, part == "four", np.array(co))
+            tally.add(name_of, **{k: float(events.sum()) * float(v) for k, v in cut.items()})
+            continue
         (ty, tx), (sy, sx), (top, left) = layout.taps, layout.stride, layout.padding
-        rows = _reached(h, oh, ty, sy, top)
         columns = _reached(w, ow, tx, sx, left)
-        weight = load.events * rows[:, None]  # rows of targets, by position
-        tally.add(name, call=run.steps, event=total, row=float(weight.sum()))
-        if kind == "grouped":
-            per = layout.per_group[1]
+        weight = events * _reached(h, oh, ty, sy, top)[:, None]  # rows of targets, by position
+        tally.add(name_of, row=float(weight.sum()))
+        if grouped:
             pixels = float((weight * columns[None, :]).sum())
-            tally.add(name, pixel=pixels, unit=pixels * per)
-        else:
-            for k, v in _blocks(style, columns * co).items():
-                tally.add(name, **{k: float((weight * v[None, :]).sum())})
-        if found:
-            tally.add(name, line=run.steps * h)
+            tally.add(name_of, pixel=pixels, unit=pixels * layout.per_group[1])
+            continue
+        for k, v in _blocks(style, part == "four", columns * co).items():
+            tally.add(name_of, **{k: float((weight * v[None, :]).sum())})
     if found:
         tally.add(
             name,
+            line=run.steps * h * (kind != "dense"),
             position=run.steps * found.positions,
             word=run.steps * found.positions * found.words,
             hit=float(load.words.sum()),
         )
+
+
+def _geometry(p: ir.Projection, source: ir.Shape, lanes: int) -> ScatterConv:
+    """`scatter_conv` without laying out any weight."""
+    target = ir.conv_shape(p, source)
+    none = np.zeros(0, dtype=np.int8)
+    lanes = 1 if isinstance(p, ir.Conv) and p.groups > 1 else lanes
+    target = (target[0], target[1], padded(target[2], lanes))
+    if isinstance(p, ir.Dense):
+        return ScatterConv(none, (1, 1, ir.size(source)), target, (1, 1), (0, 0), (1, 1), 1)
+    _, kh, kw, _ = p.weight.shape
+    taps = tuple(
+        -(-(d * (k - 1) + 1) // s) for d, k, s in zip(p.dilation, (kh, kw), p.stride, strict=True)
+    )
+    return ScatterConv(
+        none, source, target, p.stride, (p.padding[0], p.padding[1]), (taps[0], taps[1]), p.groups
+    )
 
 
 def _reached(n: int, out: int, taps: int, stride: int, before: int) -> np.ndarray:
@@ -226,7 +258,7 @@ def _fire(
     amos = isinstance(node, ir.Amos)
     kind = "amos" if amos else "hard" if node.reset == "hard" else "soft"  # type: ignore[union-attr]
     width = bounds.nodes[node.name].width
-    name = f"fire.{kind}.{style.name}.{width}"
+    name = f"fire.{kind}.{style.fire or style.name}.{width}"
     sizes = [padded(n, style.lanes) for n in _sizes(found)]
     words = run.steps * found.positions
     tally.add(
@@ -329,7 +361,7 @@ def _samples(
     tally: _Tally, name: str, p: ir.Projection, source: ir.Shape, rows: int, strips: int, load: Load
 ) -> None:
     """The plain encoder's layer: `strips` strips of `rows` output rows."""
-    layout = scatter_conv(p, source)
+    layout = _geometry(p, source, 1)
     h, w, ci = layout.source
     (sy, _), (top, _), (ty, tx) = layout.stride, layout.padding, layout.taps
     per = layout.per_group[1]
@@ -424,33 +456,41 @@ def _latency(
     for phase in range(2):
         if not (run.first, run.second)[phase]:
             continue
-        put = float(load.times[0] if phase == 0 else load.times[1:].sum())
+        # A unit spikes once: those of step 1 do not in step 2, unless that is looked at alone.
+        earlier = 1 if run.first else 0
+        put = float(load.times[0] if phase == 0 else load.times[earlier:].sum())
         if style is MVE:
             _gather(tally, bounds, node, found, source, phase, steps, put, loads[source.name])
             continue
-        name, searched = f"encoder.{style.name}", 4 * load.loud if phase == 0 else float(units)
-        if phase == 0 and steps == 1:
-            searched = float(units)
+        name, pairs = f"encoder.{style.fire}", style is DSP and source.dtype != "int16"
+        touched = _strip(tally, name, bounds, node, source, pairs, loads[source.name])
+        searched = touched * b.shape[2]
+        if phase == 0 and steps > 1:
+            searched = min(4 * load.loud, searched)
         share = min(searched / units, 1.0) if units else 0.0
         passed = (load.times * back).sum() if phase else load.times[0] * back[0]
         passed += share * (load.times[1:] * back[1:]).sum() if phase == 0 else 0.0
-        quads = positions * sum(-(-n // 4) for n in _sizes(found))
-        tested = quads if phase == 0 and steps > 1 else 0
-        pairs = style is DSP and source.dtype != "int16"
-        _strip(tally, name, bounds, node, source, pairs, loads[source.name])
+        tests = touched if phase == 0 and steps > 1 else 0.0
+        tested = tests * sum(-(-n // 4) for n in _sizes(found))
         tally.add(
             name,
             row=b.shape[0],
-            position=positions,
-            word=positions * found.words,
-            testing=positions * found.words * (tested > 0),
-            quad=tested,
-            cell=tested * window,
+            blank=positions - touched,
+            blank_word=(positions - touched) * found.words * (1 if phase == 0 else steps - 1),
+            position=touched,
+            word=touched * found.words,
             searched=searched,
             window=searched * window,
             side=searched * node.pool[0],
             search=float(passed),
             put=put,
+        )
+        tally.add(
+            f"{name}.loud{2 if node.pool[1] == 2 else ''}",
+            word=tests * found.words,
+            quad=tested,
+            line=tested * node.pool[0],
+            cell=tested * window,
         )
 
 
@@ -462,8 +502,8 @@ def _strip(
     source: ir.SampleInput,
     pairs: bool,
     load: Load,
-) -> None:
-    """micro/esnn_strip.h: the sums of all strips."""
+) -> float:
+    """micro/esnn_strip.h: the sums of all strips. Returns the windows that a sample reaches."""
     strip = strip_layout(node.projection, source.shape, pairs=pairs)
     h, w, ci = strip.conv.source
     (sy, sx), (top, left), taps = strip.conv.stride, strip.conv.padding, strip.conv.taps[1]
@@ -473,7 +513,14 @@ def _strip(
     some = 1 - np.prod(1 - present, axis=2)  # by pixel
     per = 2 if strip.pairs else 1
     kind = name + (".pairs" if strip.pairs else ".words")
-    visit = hit = zero = lines = scanned = 0.0
+    groups = -(-strip.height // per)
+    zero = scanned = windows = 0.0
+    parts = {
+        part: dict.fromkeys(("line", "column", "visit", "one", "two"), 0.0)
+        for part in ("inside", "border")
+    }
+    across, pw = bounds.nodes[node.name].shape[1], node.pool[1]
+    at_sample = (np.arange(w) + left) // sx  # the last output column that a sample column reaches
     for s in range(strips):
         first = s * rows
         begin = np.clip(first * sy - top, 0, h)
@@ -481,18 +528,30 @@ def _strip(
         column = 1 - np.prod(1 - some[begin:end], axis=0)
         # Columns looked at: between the first and the last one with a sample, in expectation.
         inside = (1 - np.cumprod(1 - column)) * (1 - np.cumprod((1 - column)[::-1])[::-1])
+        for column_out in range(across):
+            low, high = column_out * pw, column_out * pw + pw - 1
+            reaches = inside[(at_sample >= low) & (at_sample - (taps - 1) <= high)]
+            windows += float(reaches.max(initial=0.0))
         scanned += float((end - begin) * (w - inside.sum())) * ci
         zero += (
             rows * co / 4 * (taps - 1 + float(inside.sum()) / sx + 1) * (inside.max(initial=0) > 0)
         )
         for r in range(rows):
-            for group in range(0, strip.height, per):
-                at = (first + r) * sy - top + group
-                both = [at + k for k in range(per) if 0 <= at + k < h and group + k < strip.height]
-                if both:
-                    lines += 1
-                    visit += float(inside.sum()) * ci
-                    hit += float((1 - np.prod(1 - present[both], axis=0)).sum())
+            at = (first + r) * sy - top
+            part = parts["inside" if at >= 0 and at + strip.height <= h else "border"]
+            part["line"] += 1
+            part["column"] += float(inside.sum()) * ci
+            part["visit"] += float(inside.sum()) * ci * groups
+            end = min(at + strip.height, h)
+            words = [  # the probability that a word of samples is not 0, by column and channel
+                1 - np.prod(1 - present[max(y, 0) : max(min(y + per, end), 0)], axis=0)
+                for y in range(at, at + strip.height, per)
+            ]
+            odd = (
+                (1 - np.prod([1 - 2 * q for q in words], axis=0)) / 2 if strip.pairs else sum(words)
+            )
+            part["one"] += float(odd.sum())
+            part["two"] += float((sum(words) - odd).sum()) / 2
     n = taps * co
     tally.add(
         kind,
@@ -500,13 +559,14 @@ def _strip(
         scanned=scanned,
         scanning=float(strips * ((rows - 1) * sy + strip.height)),
         zero=zero,
-        line=lines,
-        pixel=visit / ci,
-        visit=visit,
-        hit=hit,
-        by16=hit * (n // 16),
-        by4=hit * (n % 16 // 4),
     )
+    for name_of, part in parts.items():
+        tally.add(f"{kind}.{name_of}", **{k: part[k] for k in ("line", "column", "visit")})
+    one, two = (sum(part[k] for part in parts.values()) for k in ("one", "two"))
+    cut = {"by40": n // 40, "by16": n % 40 // 16, "by4": n % 40 % 16 // 4}
+    tally.add(f"{kind}.one", hit=one, **{k: one * v for k, v in cut.items()})
+    tally.add(f"{kind}.two", hit=two, by16=two * (n // 16), by4=two * (n % 16 // 4))
+    return windows
 
 
 def _gather(
@@ -574,9 +634,10 @@ def most_events(program: ir.Program) -> dict[str, int]:
     return out
 
 
-def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> Loads:
+def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> dict[str, Load]:
     """Every unit spikes as often as it can in `steps` steps, every sample differs from the zero point."""
-    most, out = most_events(program), {}
+    most = most_events(program)
+    out = {}
     for node in program.nodes:
         b = bounds.nodes[node.name]
         h, w, c = b.shape
@@ -585,11 +646,13 @@ def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> Loads:
         times[0] = b.neurons
         each = min(most[node.name], steps * b.multiplicity)
         found = _map(bounds, node.name)
-        words = min(steps * found.words, c * each) if found else 0
+        slots = min(steps * found.words, c * each) if found else 0  # words that are not 0
         reached = steps if isinstance(node, ir.Amos) else each
         out[node.name] = Load(
             events=ones * c * each,
-            words=ones * words,
+            words=ones * slots,
+            # Four events at once cost no more than four alone (the fit sees to it): three alone in every word.
+            ones=ones * min(3 * slots, c * each),
             reached=float(b.neurons * reached),
             eights=float(h * w * -(-c // 8) * reached),
             present=np.ones((h, w, c)),
@@ -601,8 +664,8 @@ def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> Loads:
 
 def mean_loads(
     program: ir.Program, bounds: Bounds, rates: Mapping[str, float], steps: float
-) -> Loads:
-    """As many events as `rates` says, spread evenly; where it says nothing, DEFAULT_RATE of the units, once each."""
+) -> dict[str, Load]:
+    """As many events as `rates` says, spread evenly; where it says nothing, DEFAULT_RATE a unit."""
     out = {}
     for node in program.nodes:
         b = bounds.nodes[node.name]
@@ -611,6 +674,7 @@ def mean_loads(
         share = min(rate / b.neurons / max(steps, 1), 1.0)  # of the units, in a step
         sizes = np.array(_sizes(SpikeMap(b.shape)))
         words = steps * float((1 - (1 - share) ** sizes).sum())
+        ones = steps * float(np.minimum(share * sizes, 1.5).sum())
         times = np.zeros(program.timesteps)
         run = min(max(round(steps), 1), program.timesteps)
         times[:run] = rate / run
@@ -620,6 +684,7 @@ def mean_loads(
         out[node.name] = Load(
             events=np.full((h, w), rate / (h * w)),
             words=np.full((h, w), words),
+            ones=np.full((h, w), min(ones, rate / (h * w))),
             reached=rate,
             eights=eights,
             present=np.full((h, w, c), min(present, 1.0)),
@@ -637,7 +702,7 @@ DEFAULT_RATE = 0.1  # events of a unit in an inference, where a program holds no
 DEFAULT_PRESENT = 0.5  # share of the samples that differ from the zero point
 
 
-def observe(program: ir.Program, bounds: Bounds, sample: np.ndarray) -> tuple[Run, Loads]:
+def observe(program: ir.Program, bounds: Bounds, sample: np.ndarray) -> tuple[Run, dict[str, Load]]:
     """What happens in the inference of one sample, by the interpreter."""
     from edgesnn.compiler.interpret import Interpreter
 
@@ -659,18 +724,20 @@ def observe(program: ir.Program, bounds: Bounds, sample: np.ndarray) -> tuple[Ru
 
     trace = Interpreter(program).trace(sample, watch)
     steps = trace.decision.step
-    out: Loads = {}
+    out: dict[str, Load] = {}
     for i, node in enumerate(program.nodes):
         name, shape = node.name, shapes[node.name]
-        events, words = np.zeros(shape[:2]), np.zeros(shape[:2])
+        events, words, ones = (np.zeros(shape[:2]) for _ in range(3))
         for step in trace.events:
             at = np.bincount(step[i].astype(np.int64), minlength=ir.size(shape)).reshape(shape)
             events += at.sum(axis=2)
-            words += _word_hits(at > 0)
+            in_words = _by_word(at > 0)
+            words += (in_words > 0).sum(axis=2)
+            ones += (in_words % 4).sum(axis=2)
             if not isinstance(node, ir.Amos):
                 reached[name] += float((at > 0).sum())
                 eights[name] += _groups(at > 0, 8)
-        load = Load(events, words, reached[name], eights[name])
+        load = Load(events, words, ones, reached[name], eights[name])
         if isinstance(node, ir.SampleInput):
             x = np.asarray(sample).reshape(shape)
             load = replace(load, present=(x != node.zero_point).astype(float))
@@ -688,10 +755,11 @@ def _groups(flags: np.ndarray, n: int) -> float:
     return float(wide.reshape(*flags.shape[:2], -1, n).any(axis=3).sum())
 
 
-def _word_hits(flags: np.ndarray) -> np.ndarray:
-    bits = SpikeMap(flags.shape).bits  # type: ignore[arg-type]
+def _by_word(flags: np.ndarray) -> np.ndarray:
+    """Events of each word of a spike map, int64[H, W, words]."""
+    bits = SpikeMap(flags.shape).bits
     wide = np.pad(flags, [(0, 0), (0, 0), (0, -flags.shape[2] % bits)])
-    return np.asarray(wide.reshape(*flags.shape[:2], -1, bits).any(axis=3).sum(axis=2))
+    return np.asarray(wide.reshape(*flags.shape[:2], -1, bits).sum(axis=3))
 
 
 # --- what it costs ------------------------------------------------------------------------------

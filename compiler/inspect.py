@@ -8,8 +8,10 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, prove
-from edgesnn.compiler.choose import Choice, choose
+from edgesnn.compiler.choose import Choice, Option, choose, options
+from edgesnn.compiler.cost import Estimate, estimate, load_costs
 from edgesnn.compiler.plan import Plan, plan_memory
+from edgesnn.targets.target import Target
 
 _KINDS = {
     ir.SampleInput: "input",
@@ -60,6 +62,77 @@ def arena_report(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
+def instructions(
+    program: ir.Program,
+    bounds: Bounds,
+    choice: Choice,
+    target: Target,
+    *,
+    codegen: str = "c",
+    compiler: str | None = None,
+    layered: bool = False,
+) -> tuple[Estimate | None, str]:
+    """What the cost model says of a program on a target, or None and why it says nothing.
+
+    compiler: what builds the code, None where it is not built yet. layered: some layers run all steps at once.
+    """
+    if target.kind == "host":
+        return None, "a host's instructions are not counted"
+    costs = load_costs(target.name)
+    if costs is None:
+        return None, f"nothing was measured for {target.name}"
+    if codegen != "c":
+        return None, "only kernels in C were measured"
+    if compiler is not None and compiler != costs.compiler:
+        return None, f"code by {costs.compiler} was measured, this is by {compiler}"
+    if layered:
+        return None, "layers that run all steps at once were not measured"
+    found = estimate(program, bounds, choice, costs)
+    return (found, "") if found is not None else (None, "one of its kernels was never measured")
+
+
+def instructions_report(
+    program: ir.Program, found: Estimate | None, why: str, compiler: str | None
+) -> dict[str, Any]:
+    """`instructions` as plain values; by node: at worst in a step, in an inference, and in a mean inference."""
+    if found is None:
+        return {"unknown": why}
+    return {
+        "worst_per_step": found.worst_step,
+        "worst_per_inference": found.worst_inference,
+        "mean": found.mean_inference,
+        "mean_at": "measured rates" if program.rates else "default rates",
+        "compiler": compiler,
+        "by_node": {
+            name: {
+                "worst_per_step": found.step[name],
+                "worst_per_inference": worst,
+                "mean": found.mean[name],
+            }
+            for name, worst in found.inference.items()
+        },
+    }
+
+
+def kernels_report(choice: Choice, considered: dict[str, tuple[Option, ...]]) -> dict[str, Any]:
+    """By node: the style that was chosen and all that were considered, with what they cost."""
+    return {
+        name: {
+            "style": choice[name].name,
+            "considered": [
+                {
+                    "style": o.style.name,
+                    "worst_instructions": o.worst,
+                    "mean_instructions": o.mean,
+                    "flash_bytes": o.flash,
+                }
+                for o in found
+            ],
+        }
+        for name, found in considered.items()
+    }
+
+
 def describe(
     program: ir.Program, choice: Choice | None = None, *, plan: Plan | None = None
 ) -> dict[str, Any]:
@@ -107,4 +180,19 @@ def describe(
         "weight_bytes": weights,
         "event_bytes": 2 if bounds.event_dtype == "uint16" else 4,
         "output_bytes": 2 if bounds.nodes[program.output.name].width == "int16" else 4,
+    }
+
+
+def describe_on(program: ir.Program, target: Target) -> dict[str, Any]:
+    """What holds on one target: memory map, kernels, instructions, as `edgesnn compile` would have them."""
+    bounds = prove(program)
+    choice = choose(program, bounds, target)
+    plan = plan_memory(program, bounds, choice)
+    found, why = instructions(program, bounds, choice, target)
+    costs = load_costs(target.name)
+    return {
+        "arena_bytes": plan.arena_bytes,
+        "arena": arena_report(plan),
+        "instructions": instructions_report(program, found, why, costs.compiler if costs else None),
+        "kernels": kernels_report(choice, options(program, bounds, target)),
     }

@@ -171,6 +171,7 @@ def compile(
     weights: str | None = None,
     weight_bits: int | None = None,
     prefer: str = "speed",
+    budget: str | None = None,
     progress: Say | None = None,
 ) -> Bundle:
     """Compile a checkpoint (.pt or zoo:<name>), program (.esnn) or bundle for a target or board.
@@ -180,9 +181,11 @@ def compile(
     it was trained for. weight_bits: 2...8, the older way to say int2...int8. prefer: "speed", or "ram": layer
     by layer over all timesteps where that saves memory.
     """
+    from edgesnn.compiler.budget import parse_budget
     from edgesnn.compiler.build import compile_program
     from edgesnn.targets.board import load_board
 
+    limits = parse_budget(budget) if budget is not None else None
     path = model_file(model)
     if target is None and board is None:
         raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
@@ -203,22 +206,31 @@ def compile(
         out=Path(out),
         codegen=codegen,
         prefer=prefer,
+        budget=limits,
         progress=progress,
     )
 
 
-def inspect(model: Path | str) -> dict[str, Any]:
+def inspect(model: Path | str, target: str | None = None) -> dict[str, Any]:
     """What is known before anything runs: memory, bounds, nodes; model as in `load_program`.
 
-    Code size and stack are those measured when the bundle was built, None for a program alone.
+    Code size and stack are those measured when the bundle was built, None for a program alone. target: of a
+    program that is no bundle, the core whose instructions are stated.
     """
-    from edgesnn.compiler.inspect import describe
+    from edgesnn.compiler.inspect import describe, describe_on
     from edgesnn.runtime.bundle import Bundle
 
     path = model_file(model)
-    about = describe(load_program(path))
+    if path.is_dir() and target is not None:
+        raise UsageError(f"{path} is compiled already; --target is for a program")
+    program = load_program(path)
+    about = describe(program)
     memory: dict[str, Any] = {}
     built: dict[str, Any] = {}
+    if target is not None:
+        machine = find_target(target)
+        about |= describe_on(program, machine)
+        built = {"target": machine.name}
     if path.is_dir():
         bundle = Bundle.open(path)
         memory = bundle.manifest["memory"]
@@ -232,6 +244,8 @@ def inspect(model: Path | str) -> dict[str, Any]:
             "sections": memory["sections"],
             "versions": bundle.manifest["versions"],
         }
+        # Bundles of older versions say neither.
+        about |= {k: bundle.manifest.get(k) for k in ("instructions", "kernels")}
     bounds = about.pop("bounds")
     return {
         "model": about["name"],

@@ -332,6 +332,8 @@ def compile(
     weights: str | None = None,
     weight_bits: int | None = None,
     prefer: str = "speed",
+    budget: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
     """Compile a checkpoint or program into a bundle.
@@ -345,6 +347,8 @@ def compile(
         weights: int8, int6, int4, ternary or power-of-two; default what the checkpoint was trained for.
         weight_bits: 2 to 8: the older form of --weights.
         prefer: speed, or ram: layer by layer over all timesteps where that takes less memory.
+        budget: Limits, such as ram=64k,flash=256k,stack=2k,instructions=2M (of an inference at worst).
+        explain: Print the kernels considered for each layer, their predicted cost, and the choice.
         json: Print what was built as one JSON object.
     """
     from edgesnn import api
@@ -359,12 +363,15 @@ def compile(
             weights=weights,
             weight_bits=weight_bits,
             prefer=prefer,
+            budget=budget,
             progress=_say,
         )
         about = {"bundle": str(bundle.path), **api.inspect(bundle.path)}
     if json:
         return _print_json(about)
     _print_memory(about)
+    if explain:
+        _print_kernels(about)
     _out(f"bundle: {bundle.path}")
 
 
@@ -610,11 +617,14 @@ def profile(
         _out(f"report: {out}")
 
 
-def inspect(model: str, *, text: bool = False, json: bool = False) -> None:
+def inspect(
+    model: str, *, target: str | None = None, text: bool = False, json: bool = False
+) -> None:
     """Memory, queues, worst case and widths, before anything runs.
 
     Args:
         model: A bundle, an .esnn program or a .pt checkpoint.
+        target: The core whose instructions are stated, of a program that is no bundle.
         text: Print the program itself, a node a line, large arrays by name.
         json: Print it as one JSON object.
     """
@@ -627,10 +637,12 @@ def inspect(model: str, *, text: bool = False, json: bool = False) -> None:
 
         return _out(to_text(api.load_program(model), inline=16).rstrip("\n"))
     with _quiet_stdout(json):
-        about = api.inspect(model)
+        about = api.inspect(model, target)
     if json:
         return _print_json(about)
     _print_memory(about)
+    if about.get("instructions") is not None:
+        _print_kernels(about)
 
 
 def targets(*, json: bool = False) -> None:
@@ -839,7 +851,7 @@ def _bytes(value: int | None, unknown: str = "known after compilation") -> str:
 
 
 def _stack(about: dict[str, Any]) -> str:
-    built = about.get("target") is not None
+    built = about.get("flash_bytes", 0) is not None
     unknown = "unknown: LLVM objects tell no frame sizes" if built else "known after compilation"
     return _bytes(about["stack_bytes"], unknown)
 
@@ -926,6 +938,7 @@ def _print_memory(about: dict[str, Any]) -> None:
             ("stack, worst case", _stack(about)),
             ("timesteps, at most", str(about["timesteps"])),
             ("worst case", _worst(about)),
+            *_instruction_rows(about.get("instructions")),
             ("encoder", f"{about['encoder_macs']:,} multiply-adds per inference"),
         ],
     )
@@ -945,6 +958,51 @@ def _print_memory(about: dict[str, Any]) -> None:
             for n in about["nodes"]
         ],
     )
+
+
+def _instruction_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    if "unknown" in found:
+        return [("worst case, instructions", f"unknown: {found['unknown']}")]
+    step, whole = found["worst_per_step"], found["worst_per_inference"]
+    return [
+        ("worst case, instructions", f"{step:,} a step, {whole:,} an inference"),
+        ("predicted mean", f"{found['mean']:,} instructions an inference, at {found['mean_at']}"),
+    ]
+
+
+def _print_kernels(about: dict[str, Any]) -> None:
+    """What each node costs at worst and in the mean, and the kernels that it could have."""
+    found, kernels = about["instructions"] or {}, about["kernels"] or {}
+    by_node, sops = found.get("by_node", {}), about["worst_case_sops_by_node"]
+
+    def number(value: int | None) -> str:
+        return "unknown" if value is None else f"{value:,}"
+
+    rows = []
+    for node in about["nodes"]:
+        name = node["name"]
+        cost = by_node.get(name, {})
+        figures = [cost.get(k) for k in ("worst_per_step", "worst_per_inference", "mean")]
+        chosen = kernels.get(name, {}).get("style", "")
+        done = f"{sops[name]:,}" if name in sops else ""
+        rows.append((name, chosen, done, *(number(value) for value in figures)))
+        considered = kernels.get(name, {}).get("considered", [])
+        for one in considered if len(considered) > 1 else ():
+            mark = "chosen" if one["style"] == chosen else "or"
+            rows.append(
+                (
+                    f"  {mark}",
+                    one["style"],
+                    f"{one['flash_bytes']:,} bytes",
+                    "",
+                    number(one["worst_instructions"]),
+                    number(one["mean_instructions"]),
+                )
+            )
+    heads = ("node", "kernels", "SOPs a step; flash", "worst a step", "worst an inference", "mean")
+    _grid(heads, rows)
 
 
 def _print_evaluation(found: dict[str, Any]) -> None:
@@ -1007,6 +1065,16 @@ def _worst(about: dict[str, Any]) -> str:
     return f"{step:,} synaptic operations a step, {whole:,} an inference"
 
 
+def _observed_rows(report: dict[str, Any], most: float) -> list[tuple[str, str]]:
+    """The worst case beside the most that was observed, in instructions and synaptic operations."""
+    worst, sops = report["worst_case"], report["worst_case_sops"]
+    rows = [("synaptic operations, most", f"{report['sops_max']:,} of {sops:,} at worst")]
+    if worst is not None and report["unit"] == "instructions":
+        share = 100 * most / worst
+        rows.insert(0, ("  most, of worst case", f"{most:,.0f} of {worst:,} ({share:.0f} %)"))
+    return rows
+
+
 def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     unit, link = report["unit"], report["link"]
     figures = report[unit]
@@ -1014,6 +1082,7 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
         ("samples", f"{report['samples']:,} ({report['data']})"),
         (f"{unit} per inference", f"{figures['mean']:,.0f} on average"),
         *((f"  {k}", f"{figures[k]:,.0f}") for k in ("p50", "p95", "p99", "max")),
+        *_observed_rows(report, figures["max"]),
         ("mean timesteps", f"{report['timesteps']['mean_timesteps']:.3f}"),
         ("stopped at step", _histogram(report["timesteps"]["timesteps_histogram"])),
         ("synaptic operations", f"{report['sops_mean']:,.0f} per inference"),

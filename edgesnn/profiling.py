@@ -36,11 +36,12 @@ def profile(
     apart and is in none of them.
     """
     bundle, counter = session.bundle, session.counter
-    tally, values = Tally(session), []
+    tally, values, most_sops = Tally(session), [], 0
     moved = session.link_seconds
     for sample in advance(list(x)):
         decision = session.classify(sample)
         tally.add(decision)
+        most_sops = max(most_sops, int(decision.sops.sum()))
         values.append(_amount(session, decision.ticks, decision.seconds))
     unit = counter.unit if counter is not None else "microseconds"
     report: dict[str, Any] = {
@@ -66,6 +67,10 @@ def profile(
     report["timesteps"] = tally.timesteps()
     report["spikes_per_neuron"] = tally.spikes_per_neuron()
     report["sops_mean"] = float(tally.sops.sum() / tally.count)
+    report["sops_max"] = most_sops
+    # Beside what was observed: what no input can exceed, where it is known.
+    report["worst_case"] = (bundle.manifest.get("instructions") or {}).get("worst_per_inference")
+    report["worst_case_sops"] = bundle.manifest["bounds"]["worst_case_sops_per_inference"]
     report["encoder_macs"] = bundle.encoder_macs
     report["link"] = None
     if moved is not None and session.link_seconds is not None:
