@@ -17,7 +17,8 @@ class Style:
     of `outputs_per_word` outputs. order: of the weights within `lanes` outputs. biased: every even membrane is
     stored with its top bit flipped. micro: compiler/micro/esnn_<name>.h has its kernels; else a loop in TIR.
     offset: what is added to a weight in the table; offset6 where all weights lie in -32...31. four: there are
-    kernels for four events at once, four6: also for such small weights. fire: whose comparison it uses.
+    kernels for four events at once, four6: also for such small weights. held: events that a dense layer's kernel
+    takes at once, membranes in registers. fire: whose comparison it uses.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Style:
     offset6: int = 0
     four: bool = False
     four6: bool = False
+    held: int = 0
     fire: str = ""
 
 
@@ -55,7 +57,7 @@ BYTES = Style(
     four6=True,
     fire="pairs",
 )
-MVE = Style("mve", micro=True, lanes=8, four=True, fire="mve")
+MVE = Style("mve", micro=True, lanes=8, four=True, held=32, fire="mve")
 
 STYLES = {style.name: style for style in (PLAIN, DSP, PAIRS, BYTES, MVE)}
 

@@ -34,19 +34,16 @@ static __attribute__((noinline, unused)) void esnn_rows_dsp(int16_t *u, const in
     int32_t left = n;
 #if defined(__ARM_FEATURE_DSP)
     __asm__ volatile(
-        "subs %[k], %[k], #80\n"
-        "blt 7f\n"
-        "6:\n" ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16
-        "subs %[k], %[k], #80\n"
-        "bge 6b\n"
-        "7: adds %[k], %[k], #48\n"
+        "subs %[k], %[k], #64\n"
         "blt 2f\n"
-        "1:\n" ESNN_DSP_16 ESNN_DSP_16
-        "subs %[k], %[k], #32\n"
+        "1:\n" ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16 ESNN_DSP_16
+        "subs %[k], %[k], #64\n"
         "bge 1b\n"
-        "2: adds %[k], %[k], #16\n"
-        "blt 3f\n" ESNN_DSP_16
-        "sub %[k], %[k], #16\n"
+        "2: adds %[k], %[k], #48\n"
+        "blt 3f\n"
+        "6:\n" ESNN_DSP_16
+        "subs %[k], %[k], #16\n"
+        "bge 6b\n"
         "3: adds %[k], %[k], #12\n"
         "blt 5f\n"
         "4: ldr r2, [%[w]], #4\n"

@@ -88,6 +88,47 @@ static __attribute__((noinline, unused)) void esnn_four_mve(int16_t *u, const in
   }
 }
 
+/* `count` events into the same n membranes: 32 of these stay in registers while all events pass. Event e's weights
+ * begin at w + at[e]. */
+static __attribute__((noinline, unused)) void esnn_held_mve(int16_t *u, const int8_t *w, const int32_t *at,
+                                                            int32_t count, int32_t n) {
+#if defined(__ARM_FEATURE_MVE)
+  for (; n >= 32; n -= 32, u += 32, w += 32) {
+    const int32_t *next = at;
+    const int8_t *from;
+    __asm__ volatile(
+        "vldrh.u16 q0, [%[u]]\n"
+        "vldrh.u16 q1, [%[u], #16]\n"
+        "vldrh.u16 q2, [%[u], #32]\n"
+        "vldrh.u16 q3, [%[u], #48]\n"
+        "dls lr, %[count]\n"
+        "1: ldr %[from], [%[next]], #4\n"
+        "add %[from], %[from], %[w]\n"
+        "vldrb.s16 q4, [%[from]]\n"
+        "vadd.i16 q0, q0, q4\n"
+        "vldrb.s16 q5, [%[from], #8]\n"
+        "vadd.i16 q1, q1, q5\n"
+        "vldrb.s16 q4, [%[from], #16]\n"
+        "vadd.i16 q2, q2, q4\n"
+        "vldrb.s16 q5, [%[from], #24]\n"
+        "vadd.i16 q3, q3, q5\n"
+        "le lr, 1b\n"
+        "vstrh.16 q0, [%[u]]\n"
+        "vstrh.16 q1, [%[u], #16]\n"
+        "vstrh.16 q2, [%[u], #32]\n"
+        "vstrh.16 q3, [%[u], #48]\n"
+        : [next] "+r"(next), [from] "=&l"(from)
+        : [u] "r"(u), [w] "r"(w), [count] "r"(count)
+        : "lr", "q0", "q1", "q2", "q3", "q4", "q5", "cc", "memory");
+  }
+#endif
+  if (n > 0) {
+    for (; count > 0; --count, ++at) {
+      esnn_rows_mve(u, w + *at, n, 1, 0, 0);
+    }
+  }
+}
+
 #if defined(__ARM_FEATURE_MVE)
 /* Bits of the n <= 32 membranes with u >= theta. A predicate has two bits a membrane. */
 #define ESNN_MVE_FIRE(name, reset, one)                                                                 \

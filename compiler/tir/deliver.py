@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 from edgesnn.compiler.layout import ScatterConv, SpikeMap
 from edgesnn.compiler.styles import Style, small
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
-from edgesnn.compiler.tir.rows import add_four, add_rows, first_bit
+from edgesnn.compiler.tir.rows import add_four, add_held, add_rows, first_bit
 
 
 def _weights(layout: ScatterConv, style: Style) -> tuple[int, str]:
@@ -231,10 +231,11 @@ def dense_map(
     word, words, stored = spikes.dtype, spikes.words, layout.target[2]
     total, weight = _weights(layout, style)
     add = add_rows(style, width, small(layout.weights))
-    four = add_four(style, small(layout.weights))
+    four, held = add_four(style, small(layout.weights)), add_held(style)
+    room = max(style.held, 4)
 
     @T.prim_func
-    def main(
+    def each(
         in_p: T.handle(word),
         weights_p: T.handle(weight),
         u_p: T.handle(width),
@@ -268,13 +269,43 @@ def dense_map(
                     sops[0] = sops[0] + outputs
         out[1] = out[1] + sops[0]
 
+    @T.prim_func
+    def together(
+        in_p: T.handle(word),
+        weights_p: T.handle(weight),
+        u_p: T.handle(width),
+        out_p: T.handle("int32"),
+    ):
+        spiked = T.decl_buffer((positions * words,), word, data=in_p)
+        weights = T.decl_buffer((total,), weight, data=weights_p)
+        u = T.decl_buffer((stored,), width, data=u_p)
+        out = T.decl_buffer((2,), "int32", data=out_p)
+        rest = T.alloc_buffer((1,), "uint32")
+        at = T.alloc_buffer((room,), "int32")
+        count = T.alloc_buffer((1,), "int32")
+        count[0] = 0
+        for p in range(positions):
+            for k in range(words):
+                rest[0] = T.Cast("uint32", spiked[p * words + k])
+                while rest[0] != T.uint32(0):
+                    at[count[0]] = (p * channels + k * bits + first_bit(rest[0])) * stored
+                    rest[0] = T.bitwise_and(rest[0], rest[0] - T.uint32(1))
+                    count[0] = count[0] + 1
+                    if count[0] == room:
+                        held(u, weights, at, room, stored)
+                        count[0] = 0
+                        out[1] = out[1] + room * outputs
+        if count[0] != 0:
+            held(u, weights, at, count[0], stored)
+        out[1] = out[1] + count[0] * outputs
+
     params = (
         table("in_p", word),
         table("weights_p", weight),
         pointer("u_p", width),
         pointer("out_p", "int32"),
     )
-    return make_kernel(symbol, params, main)
+    return make_kernel(symbol, params, together if style.held else each)
 
 
 def dense_queue(

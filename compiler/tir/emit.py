@@ -217,7 +217,12 @@ def _encode_strip(
     b, source, steps = e.bounds.nodes[node.name], e.program.input, e.program.timesteps
     assert isinstance(source, ir.SampleInput) and b.lo is not None and b.hi is not None
     style, dtype, zero = e.choice[node.name], source.dtype, source.zero_point
-    common: dict[str, Any] = {"sample": dtype, "zero_point": zero, "pool": node.pool, "spikes": spikes}
+    common: dict[str, Any] = {
+        "sample": dtype,
+        "zero_point": zero,
+        "pool": node.pool,
+        "spikes": spikes,
+    }
     symbol, shift = f"esnn_encode_{i}", np.zeros(b.shape[2], dtype=np.int64)
     if style is MVE:
         gather = gather_layout(node.projection, source.shape)
@@ -520,7 +525,7 @@ def kernels_header(kernels: Iterable[Kernel]) -> str:
 """
 
 
-_MICRO = re.compile(r"\besnn_(?:rows6?|four6?|fire_(?:soft|hard|none))_([a-z]+)\(")
+_MICRO = re.compile(r"\besnn_(?:rows6?|four6?|held|fire_(?:soft|hard|none))_([a-z]+)\(")
 _OTHERS = {
     "esnn_bits.h": re.compile(r"\besnn_(?:first_bit|count_bits)\("),
     "esnn_strip.h": re.compile(r"\besnn_strip\("),

@@ -78,6 +78,27 @@ def add_four(style: Style, small: bool) -> Any:
     return four
 
 
+def add_held(style: Style) -> Any:
+    """Inline u[k] += the weights of `count` events of a dense layer, which begin at at[0...count - 1]."""
+    name = f"esnn_held_{style.name}"
+
+    @T.inline
+    def held(u: Any, weights: Any, at: Any, count: Any, n: Any):
+        T.evaluate(
+            T.call_extern(
+                "int32",
+                name,
+                T.address_of(u[0]),
+                T.address_of(weights[0]),
+                T.address_of(at[0]),
+                count,
+                n,
+            )
+        )
+
+    return held
+
+
 def first_bit(word: Any) -> Any:
     """Number of the lowest set bit of a word that is not 0."""
     return T.call_extern("int32", "esnn_first_bit", word)
