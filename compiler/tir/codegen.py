@@ -26,7 +26,7 @@ _DROPPED = (
     "void* __tvm_ffi__library_ctx",
 )
 
-_BINDING = re.compile(r"\s*u?int\d+_t (\w+) = [^;]*;$")
+_BINDING = re.compile(r"\s*u?int\d+_t (\w+)(?: = [^;]*|\[\d+\]);$")
 
 
 def _lower(kernel: Kernel, target: tvm.target.Target) -> tvm.IRModule:
