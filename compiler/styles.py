@@ -17,7 +17,7 @@ class Style:
     of `outputs_per_word` outputs. order: of the weights within `lanes` outputs. biased: every even membrane is
     stored with its top bit flipped. micro: compiler/micro/esnn_<name>.h has its kernels; else a loop in TIR.
     offset: what is added to a weight in the table; offset6 where all weights lie in -32...31. four: there are
-    kernels for four events at once, four6: also for such small weights. held: events that a dense layer's kernel
+    kernels for four events at once, four6: also for such small weights. held: events that a dense kernel
     takes at once, membranes in registers. fire: whose comparison it uses.
     """
 
