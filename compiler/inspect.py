@@ -74,7 +74,7 @@ def instructions(
 ) -> tuple[Estimate | None, str]:
     """What the cost model says of a program on a target, or None and why it says nothing.
 
-    compiler: what builds the code, None where it is not built yet. layered: some layers run all steps at once.
+    compiler: what builds the code, None where it is not built yet. layered: some run layer by layer.
     """
     if target.kind == "host":
         return None, "a host's instructions are not counted"
@@ -86,7 +86,7 @@ def instructions(
     if compiler is not None and compiler != costs.compiler:
         return None, f"code by {costs.compiler} was measured, this is by {compiler}"
     if layered:
-        return None, "layers that run all steps at once were not measured"
+        return None, "what runs layer by layer was not measured"
     found = estimate(program, bounds, choice, costs)
     return (found, "") if found is not None else (None, "one of its kernels was never measured")
 

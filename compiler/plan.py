@@ -28,9 +28,8 @@ MAX_SOPS = 2**31 - 1  # the engines count synaptic operations of an inference in
 PREFERENCES = ("speed", "ram")
 
 Lives = tuple[tuple[int, int], ...]  # first and last moment, inclusive
-Bands = dict[
-    str, int
-]  # rows at a time, of layered populations and of encoders that do all steps at once
+# Rows at a time, of layered populations and of encoders that do all steps in the first one.
+Bands = dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -945,7 +945,7 @@ def _print_memory(about: dict[str, Any]) -> None:
     layered = any(n.get("band") for n in about["nodes"])
     _grid(
         ("node", "kind", "shape", "membrane", "queue (events a step)")
-        + (("all steps at once, in rows of",) if layered else ()),
+        + (("layer by layer, rows at a time",) if layered else ()),
         [
             (
                 n["name"],
