@@ -49,7 +49,8 @@ class Load:
     events left over where the events of a word are taken four at a time. reached: membranes at or above their
     threshold; eights: groups of eight channels with one. Of an input: present, float[H, W, C], the probability
     that a sample differs from the zero point. Of a latency encoder: times, float[T], units by step of their
-    spike (of the whole inference), and loud, groups of four with one in step 1.
+    spike (of the whole inference), loud, groups of four with one in step 1, and slots, words of all steps' maps
+    that are not 0.
     """
 
     events: np.ndarray
@@ -60,6 +61,7 @@ class Load:
     present: np.ndarray | None = None
     times: np.ndarray | None = None
     loud: float = 0.0
+    slots: float = 0.0
 
 
 Loads = Mapping[str, Load]
@@ -460,7 +462,10 @@ def _latency(
         earlier = 1 if run.first else 0
         put = float(load.times[0] if phase == 0 else load.times[earlier:].sum())
         if style is MVE:
-            _gather(tally, bounds, node, found, source, phase, steps, put, loads[source.name])
+            first = min(load.slots, float(positions * found.words))
+            rest = min(load.slots, float(positions * found.words * (steps - 1)))
+            slots = first if phase == 0 else load.slots - first if run.first else rest
+            _gather(tally, bounds, node, found, source, phase, steps, slots, loads[source.name])
             continue
         name, pairs = f"encoder.{style.fire}", style is DSP and source.dtype != "int16"
         touched = _strip(tally, name, bounds, node, source, pairs, loads[source.name])
@@ -607,7 +612,7 @@ def _gather(
         word=positions * found.words,
         step=positions * found.words * end,
         test=positions * fours * min(end, max(steps - 1, 0)),
-        put=min(put, positions * found.words * (1 if phase == 0 else max(steps - 1, 1))),
+        put=put,
     )
 
 
@@ -658,6 +663,7 @@ def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> dict[str, Lo
             present=np.ones((h, w, c)),
             times=times,
             loud=float(h * w * sum(-(-n // 4) for n in _sizes(SpikeMap(b.shape)))),
+            slots=float(h * w * min(program.timesteps * SpikeMap(b.shape).words, c)),
         )
     return out
 
@@ -665,9 +671,19 @@ def worst_loads(program: ir.Program, bounds: Bounds, steps: int) -> dict[str, Lo
 def mean_loads(
     program: ir.Program, bounds: Bounds, rates: Mapping[str, float], steps: float
 ) -> dict[str, Load]:
-    """As many events as `rates` says, spread evenly; where it says nothing, DEFAULT_RATE a unit."""
+    """As many events as `rates` says, spread evenly; where it says nothing, DEFAULT_RATE a unit.
+
+    An operator that it does not name passes on what its sources emit.
+    """
     out = {}
+    rates = dict(rates)
     for node in program.nodes:
+        if node.name not in rates and isinstance(node, ir.OrPool | ir.SumPool | ir.Merge):
+            fan = 1.0
+            if isinstance(node, ir.SumPool):
+                fan = float(np.prod(node.kernel)) / float(np.prod(node.stride))
+            total = sum(float(out[source].events.sum()) for source in ir.sources(node))
+            rates[node.name] = fan * min(total, bounds.nodes[node.name].capacity * max(steps, 1.0))
         b = bounds.nodes[node.name]
         h, w, c = b.shape
         rate = rates.get(node.name, DEFAULT_RATE * b.neurons) if not _silent(node) else 0.0
@@ -690,6 +706,7 @@ def mean_loads(
             present=np.full((h, w, c), min(present, 1.0)),
             times=times,
             loud=h * w * -(-c // 4) * (1 - (1 - share) ** min(4, c)),
+            slots=h * w * min(program.timesteps * SpikeMap(b.shape).words, c),
         )
     return out
 
@@ -700,6 +717,22 @@ def _silent(node: ir.Node) -> bool:
 
 DEFAULT_RATE = 0.1  # events of a unit in an inference, where a program holds no measured rates
 DEFAULT_PRESENT = 0.5  # share of the samples that differ from the zero point
+
+
+def measured_rates(program: ir.Program, samples: np.ndarray) -> dict[str, float]:
+    """The program's `rates` over these samples, by the interpreter."""
+    from edgesnn.compiler.interpret import Interpreter
+
+    engine, source = Interpreter(program), program.input
+    totals = {node.name: 0.0 for node in program.nodes}
+    for sample in samples:
+        decision = engine.infer(sample)
+        for node, events in zip(program.nodes, decision.events, strict=True):
+            totals[node.name] += float(events)
+        if isinstance(source, ir.SampleInput):
+            totals[source.name] += float((np.asarray(sample) != source.zero_point).sum())
+        totals[program.output.name] += decision.step
+    return {name: total / len(samples) for name, total in totals.items()}
 
 
 def observe(program: ir.Program, bounds: Bounds, sample: np.ndarray) -> tuple[Run, dict[str, Load]]:
@@ -743,7 +776,12 @@ def observe(program: ir.Program, bounds: Bounds, sample: np.ndarray) -> tuple[Ru
             load = replace(load, present=(x != node.zero_point).astype(float))
         if name in times:
             found = np.bincount(times[name].reshape(-1) - 1, minlength=program.timesteps)
-            load = replace(load, times=found.astype(float), loud=_groups(times[name] == 1, 4))
+            slots = sum(
+                float((_by_word(times[name] == t) > 0).sum())
+                for t in range(1, program.timesteps + 1)
+            )
+            loud = _groups(times[name] == 1, 4)
+            load = replace(load, times=found.astype(float), loud=loud, slots=slots)
         out[name] = load
     return Run(steps, True, steps > 1), out
 

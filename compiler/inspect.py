@@ -78,11 +78,11 @@ def instructions(
     """
     if target.kind == "host":
         return None, "a host's instructions are not counted"
+    if codegen != "c":
+        return None, "only kernels in C were measured"
     costs = load_costs(target.name)
     if costs is None:
         return None, f"nothing was measured for {target.name}"
-    if codegen != "c":
-        return None, "only kernels in C were measured"
     if compiler is not None and compiler != costs.compiler:
         return None, f"code by {costs.compiler} was measured, this is by {compiler}"
     if layered:

@@ -6,6 +6,7 @@ Nothing heavy is imported here: each function imports torch or tvm when it is ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +102,29 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
         from edgesnn.checkpoint import load_checkpoint, load_graph
         from edgesnn.compiler.lower import lower
 
-        return lower(load_graph(path), weights=weights or load_checkpoint(path).weights)
+        checkpoint = load_checkpoint(path)
+        program = lower(load_graph(path), weights=weights or checkpoint.weights)
+        return replace(program, rates=_stored_rates(program, checkpoint.report))
     raise UsageError(f"{path} is neither a .pt checkpoint nor an .esnn program nor a bundle")
+
+
+def _stored_rates(program: Program, report: dict[str, Any]) -> dict[str, float]:
+    """`rates` (ir.Program) as far as training's report tells: means over hidden layers, and over encoders."""
+    from edgesnn.compiler import ir
+
+    spikes, steps = report.get("spikes_per_neuron"), report.get("mean_timesteps")
+    if not isinstance(spikes, dict) or steps is None or spikes.get("hidden") is None:
+        return {}
+    sizes = {name: ir.size(shape) for name, shape in ir.shapes(program).items()}
+    encoders = [n.name for n in program.nodes if isinstance(n, ir.Encoder)]
+    hidden = [n.name for n in program.nodes if isinstance(n, ir.Lif | ir.Amos)]
+    rates = {name: float(spikes["hidden"]) * sizes[name] for name in hidden}
+    count = sum(sizes[name] for name in encoders)
+    if count and spikes.get("all") is not None:
+        every = float(spikes["all"]) * (count + sum(sizes[name] for name in hidden))
+        share = max(every - sum(rates.values()), 0.0) / count
+        rates |= {name: share * sizes[name] for name in encoders}
+    return {**rates, program.output.name: float(steps)}
 
 
 def evaluate(

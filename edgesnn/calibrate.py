@@ -29,6 +29,7 @@ from edgesnn.training.select import (
 )
 
 SAMPLES = 500  # of a program: the interpreter is slow
+RATED = 100  # of them, of which the program keeps the mean numbers of events
 ROWS = 12  # of the table
 # What training measured on the test split with the exit it chose.
 FIGURES = (
@@ -262,6 +263,7 @@ class _Program:
         from edgesnn.compiler.esnn_file import load_program
 
         self.path = path
+        self.seen = np.zeros(0)  # what `membranes` has run
         self.program = load_program(path)
         self.name = self.program.name
         rule = self.program.readout
@@ -297,6 +299,7 @@ class _Program:
         from edgesnn.compiler.interpret import Interpreter
         from edgesnn.evaluate import counted
 
+        self.seen = x
         output = self.program.output.name
         # No membrane gets there: nothing stops early.
         engine = Interpreter(replace(self.program, readout=ir.FirstSpike(2**31 - 1)))
@@ -307,8 +310,10 @@ class _Program:
         return np.stack(runs, axis=1)
 
     def save(self, readout: ReadoutSpec, chosen: dict[str, Any], out: Path) -> None:
+        from edgesnn.compiler.cost import measured_rates
         from edgesnn.compiler.esnn_file import save_program
 
         value = int(readout.value)
         rule = ir.Margin(value) if readout.kind == "margin" else ir.FirstSpike(value)
-        save_program(replace(self.program, readout=rule), out)
+        program = replace(self.program, readout=rule)
+        save_program(replace(program, rates=measured_rates(program, self.seen[:RATED])), out)
