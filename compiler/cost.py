@@ -108,11 +108,10 @@ def node_counts(
         leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
         _begin(tally, bounds, node, leaks, style, run)
         for p in node.projections:
-            _deliver(tally, bounds, p, str(bounds.nodes[node.name].width), style, run, loads)
+            _deliver(tally, bounds, p, style, run, loads)
         if isinstance(node, ir.Accumulator):
             kind = "margin" if isinstance(program.readout, ir.Margin) else "leader"
-            width = bounds.nodes[node.name].width
-            tally.add(f"readout.{kind}.{width}", call=run.steps, unit=run.steps * program.classes)
+            tally.add(f"readout.{kind}", call=run.steps, unit=run.steps * program.classes)
         else:
             _fire(tally, bounds, node, style, run, loads[node.name])
     return tally.counts
@@ -134,13 +133,7 @@ def _blocks(style: Style, four: bool, n: np.ndarray) -> dict[str, np.ndarray]:
     if four:
         return {"by8": n // 8, "by4": n % 8 // 4}
     if style is DSP:
-        rest = n % 80
-        return {
-            "by80": n // 80,
-            "by32": rest // 32,
-            "by16": rest % 32 // 16,
-            "by4": rest % 16 // 4,
-        }
+        return {"by64": n // 64, "by16": n % 64 // 16, "by4": n % 16 // 4}
     if style is MVE:
         return {"by32": n // 32, "by8": n % 32 // 8}
     if style.micro:
@@ -152,7 +145,6 @@ def _deliver(
     tally: _Tally,
     bounds: Bounds,
     p: ir.Projection,
-    width: str,
     style: Style,
     run: Run,
     loads: Loads,
@@ -162,10 +154,24 @@ def _deliver(
     (h, w, _), (oh, ow, co) = layout.source, layout.target
     grouped = layout.groups > 1
     kind = "dense" if isinstance(p, ir.Dense) else "grouped" if grouped else "conv"
-    name = f"{kind}.{style.name}.{width}" + ("" if found else ".queue")
+    name = f"{kind}.{style.name}" + ("" if found else ".queue")
     tally.add(name, call=run.steps)
     parts = [("one", load.events)]
-    if style.four and found and not grouped:
+    if kind == "dense" and found and style.held:
+        # Events are kept until there are so many; a step ends with what is left.
+        co, events = layout.target[2], float(load.events.sum())
+        times = events / style.held + run.steps
+        tally.add(
+            f"{name}.held",
+            event=events,
+            call=times,
+            block=times * (co // 32),
+            by32=events * (co // 32),
+            rest=events * (co % 32 > 0),
+            by8=events * (co % 32 // 8),
+        )
+        parts = []
+    elif style.four and found and not grouped:
         parts = [("one", load.ones), ("four", (load.events - load.ones) / 4)]
     for part, events in parts:
         few = "6" if small(p.weight) and (style.four6 if part == "four" else style.offset6) else ""
@@ -193,6 +199,11 @@ def _deliver(
             word=run.steps * found.positions * found.words,
             hit=float(load.words.sum()),
         )
+    # Positions are divided by the stride: where that is no shift, it costs more.
+    if layout.stride[1] & (layout.stride[1] - 1):
+        tally.add(name, divided=float(load.words.sum() if found else load.events.sum()))
+    if layout.stride[0] & (layout.stride[0] - 1):
+        tally.add(name, divided_line=run.steps * h if found else float(load.events.sum()))
 
 
 def _geometry(p: ir.Projection, source: ir.Shape, lanes: int) -> ScatterConv:
@@ -231,7 +242,7 @@ def _begin(
     size = 2 if b.width == "int16" else 4
     if run.first:
         words = stored * size % 4 == 0
-        name = "begin_first" if words else f"begin_first.{b.width}"
+        name = "begin_first" if words else "begin_first.narrow"
         each = stored * size // 4 if words else stored
         tally.add(name, call=1, position=positions, unit=positions * each)
     later = run.steps - run.first
@@ -239,7 +250,7 @@ def _begin(
         kind = "each" if len(leaks) > 1 else "biased" if style.biased else "shared"
         terms = sum(len(leak) for leak in leaks) / len(leaks)
         tally.add(
-            f"begin_next.{kind}.{b.width}",
+            f"begin_next.{kind}",
             call=later,
             position=later * positions,
             unit=later * positions * stored,
@@ -259,8 +270,7 @@ def _fire(
     assert found is not None
     amos = isinstance(node, ir.Amos)
     kind = "amos" if amos else "hard" if node.reset == "hard" else "soft"  # type: ignore[union-attr]
-    width = bounds.nodes[node.name].width
-    name = f"fire.{kind}.{style.fire or style.name}.{width}"
+    name = f"fire.{kind}.{style.fire or style.name}"
     sizes = [padded(n, style.lanes) for n in _sizes(found)]
     words = run.steps * found.positions
     tally.add(
@@ -379,6 +389,8 @@ def _samples(
     lines = rows * strips * ty * sy
     columns, _ = layout.strip
     kind = f"{name}.samples" + ("" if layout.groups == 1 else ".grouped")
+    if layout.stride[1] & (layout.stride[1] - 1):
+        tally.add(kind, divided=hit)
     tally.add(
         kind,
         call=strips,
@@ -405,10 +417,10 @@ def _current(
     b, source = bounds.nodes[node.name], node.projection.source
     shape = bounds.nodes[source].shape
     if run.first:
-        _samples(tally, f"current.{b.sums}", node.projection, shape, 1, b.shape[0], loads[source])
-        tally.add(f"current.{b.sums}", row=b.shape[0], unit=b.neurons)
+        _samples(tally, "current", node.projection, shape, 1, b.shape[0], loads[source])
+        tally.add("current", row=b.shape[0], unit=b.neurons)
     _begin(tally, bounds, node, (node.leak,), PLAIN, run)
-    tally.add(f"add_current.{b.sums}.{b.width}", call=run.steps, unit=run.steps * b.neurons)
+    tally.add("add_current", call=run.steps, unit=run.steps * b.neurons)
     _fire(tally, bounds, node, PLAIN, run, loads[node.name])
 
 
@@ -433,7 +445,7 @@ def _latency(
     back = steps - 1 - np.arange(steps)  # thresholds passed on the way from the last step
     if not style.micro:
         if run.first:
-            name = f"encoder.plain.{b.sums}"
+            name = "encoder.plain"
             _samples(
                 tally,
                 name,

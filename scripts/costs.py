@@ -41,11 +41,12 @@ from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.target import TARGETS, Target, find_target
 
 MARGIN = 0.1  # of a micro-kernel, whose code is the same for every layer
-LOOP_MARGIN = 0.25  # of a kernel that GCC unrolls and folds by the layer's shape
-MICRO = r"(conv|dense|encoder)\.(dsp|pairs|bytes|mve)|fire\.\w+\.(dsp|pairs|mve)|node|input"
-SPARE = (
-    24  # instructions a step and node on top of it, for what so short a piece of code may need once
+LOOP_MARGIN = 0.3  # of a kernel that GCC unrolls and folds by the layer's shape
+MICRO = (
+    r"(conv|dense)\.(dsp|pairs|bytes|mve).*\.(one|four|held)6?:"
+    r"|encoder\.(dsp|pairs|mve)|fire\.\w+\.(dsp|pairs|mve)|node|input"
 )
+SPARE = 120  # instructions a node and step on top, for what so short a piece of code may need once
 SHIFT = 6  # an instruction takes 2**SHIFT ns
 ZOO = ("zoo:mnist-lenet", "zoo:mnist", "zoo:digits", "zoo:fashion")
 LEAKS: tuple[ir.Shifts, ...] = (((1, 1),), ((1, 0),), ((1, 0), (-1, 2)), ((1, 0), (-1, 2), (-1, 4)))
@@ -214,11 +215,12 @@ def samples_program(seed: int) -> ir.Program:
         else:
             side = int(rng.choice((1, 3, 5, 5, 7)))
             kernel = (min(side, h), min(side, w))
-            stride = (1, 1) if k % 2 == 0 else (min(2, h), 2)
+            stride = (1, 1) if k % 2 == 0 else (min(2, h), 3 if seed % 5 == 1 else 2)
             pad = (kernel[0] // 2, kernel[1] // 2) * 2
             groups = c if c > 1 and k == 1 and seed % 3 == 0 else 1
             out = -(-out // groups) * groups
-            w8 = rng.integers(-90, 91, (out, *kernel, c // groups)).astype(np.int8)
+            top = 2 if seed % 4 == 1 else 90  # now and then sums of 16 bits
+            w8 = rng.integers(-top, top + 1, (out, *kernel, c // groups)).astype(np.int8)
             p = ir.Conv("x", w8, stride, pad, (1, 1), groups)
         full = ir.conv_shape(p, shape)
         spread = (19000 if dtype == "int16" else 75) * 50 * math.sqrt(p.weight[0].size)
@@ -250,7 +252,7 @@ def programs(quick: bool) -> Iterator[ir.Program]:
         yield small_program(seed)
     for seed in range(0, 24, every):
         yield samples_program(seed)
-    for seed in range(0, 80, every):
+    for seed in range(0, 120, every):
         yield random_program(seed)
     for name in ZOO[:1] if quick else ZOO:
         for _ in range(3):  # a turn for every style
@@ -417,7 +419,7 @@ def orders(keys: list[str]) -> Iterator[tuple[str, str, float]]:
     two at once: all samples present is the worst.
     """
     fours = {
-        "by8": (("by80", 0.4), ("by32", 1), ("by16", 2), ("by8", 4), ("by4", 8)),
+        "by8": (("by64", 0.5), ("by32", 1), ("by16", 2), ("by8", 4), ("by4", 8)),
         "by4": (("by4", 4),),
     }
     two = {"by40": (("by16", 2),)}
@@ -479,7 +481,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cores", nargs="*")
     parser.add_argument("--quick", action="store_true", help="a third of the programs")
-    parser.add_argument("--check", type=int, default=30, help="random programs that check the fit")
+    parser.add_argument("--check", type=int, default=20, help="random programs that check the fit")
     parser.add_argument(
         "--rows", type=Path, help="keep the measurements there, and fit those that are"
     )
