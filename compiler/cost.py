@@ -159,16 +159,16 @@ def _deliver(
     parts = [("one", load.events)]
     if kind == "dense" and found and style.held:
         # Events are kept until there are so many; a step ends with what is left.
-        co, events = layout.target[2], float(load.events.sum())
-        times = events / style.held + run.steps
+        total = float(load.events.sum())
+        times = total / style.held + run.steps
         tally.add(
             f"{name}.held",
-            event=events,
+            event=total,
             call=times,
             block=times * (co // 32),
-            by32=events * (co // 32),
-            rest=events * (co % 32 > 0),
-            by8=events * (co % 32 // 8),
+            by32=total * (co // 32),
+            rest=total * (co % 32 > 0),
+            by8=total * (co % 32 // 8),
         )
         parts = []
     elif style.four and found and not grouped:
@@ -687,7 +687,7 @@ def mean_loads(
 
     An operator that it does not name passes on what its sources emit.
     """
-    out = {}
+    out: dict[str, Load] = {}
     rates = dict(rates)
     for node in program.nodes:
         if node.name not in rates and isinstance(node, ir.OrPool | ir.SumPool | ir.Merge):

@@ -642,7 +642,7 @@ def inspect(
         return _print_json(about)
     _print_memory(about)
     if about.get("instructions") is not None:
-        _print_kernels(about)
+        _print_costs(about)
 
 
 def targets(*, json: bool = False) -> None:
@@ -972,36 +972,51 @@ def _instruction_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
-def _print_kernels(about: dict[str, Any]) -> None:
-    """What each node costs at worst and in the mean, and the kernels that it could have."""
+def _figure(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
+
+
+def _print_costs(about: dict[str, Any]) -> None:
+    """What each node costs at worst and in the mean."""
     found, kernels = about["instructions"] or {}, about["kernels"] or {}
     by_node, sops = found.get("by_node", {}), about["worst_case_sops_by_node"]
+    if not by_node:
+        return
+    _grid(
+        ("node", "kernels", "SOPs a step", "instructions a step", "an inference", "in the mean"),
+        [
+            (
+                node["name"],
+                kernels.get(node["name"], {}).get("style", ""),
+                f"{sops[node['name']]:,}" if node["name"] in sops else "",
+                *(
+                    _figure(by_node[node["name"]][k])
+                    for k in ("worst_per_step", "worst_per_inference", "mean")
+                ),
+            )
+            for node in about["nodes"]
+        ],
+    )
 
-    def number(value: int | None) -> str:
-        return "unknown" if value is None else f"{value:,}"
 
+def _print_kernels(about: dict[str, Any]) -> None:
+    """The kernels that each layer could have, what they cost, and the choice."""
     rows = []
-    for node in about["nodes"]:
-        name = node["name"]
-        cost = by_node.get(name, {})
-        figures = [cost.get(k) for k in ("worst_per_step", "worst_per_inference", "mean")]
-        chosen = kernels.get(name, {}).get("style", "")
-        done = f"{sops[name]:,}" if name in sops else ""
-        rows.append((name, chosen, done, *(number(value) for value in figures)))
-        considered = kernels.get(name, {}).get("considered", [])
-        for one in considered if len(considered) > 1 else ():
-            mark = "chosen" if one["style"] == chosen else "or"
+    known = about["kernels"] or {}
+    for name in (node["name"] for node in about["nodes"] if node["name"] in known):
+        kernels = known[name]
+        for i, one in enumerate(kernels["considered"]):
             rows.append(
                 (
-                    f"  {mark}",
+                    name if i == 0 else "",
                     one["style"],
-                    f"{one['flash_bytes']:,} bytes",
-                    "",
-                    number(one["worst_instructions"]),
-                    number(one["mean_instructions"]),
+                    _figure(one["worst_instructions"]),
+                    _figure(one["mean_instructions"]),
+                    f"{one['flash_bytes']:,}",
+                    "chosen" if one["style"] == kernels["style"] else "",
                 )
             )
-    heads = ("node", "kernels", "SOPs a step; flash", "worst a step", "worst an inference", "mean")
+    heads = ("layer", "kernels", "instructions at worst", "in the mean", "flash bytes", "")
     _grid(heads, rows)
 
 
