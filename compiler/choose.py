@@ -13,13 +13,14 @@ from edgesnn.compiler.cost import (
     Costs,
     Load,
     Run,
+    geometry,
     load_costs,
     mean_loads,
     mean_steps,
     node_counts,
     worst_loads,
 )
-from edgesnn.compiler.layout import gather_layout, scatter_conv, strip_layout
+from edgesnn.compiler.layout import gather_layout, strip_layout
 from edgesnn.compiler.styles import BYTES, DSP, MVE, PAIRS, PLAIN, Style
 from edgesnn.targets.target import Target
 
@@ -119,11 +120,12 @@ def table_bytes(program: ir.Program, bounds: Bounds, node: ir.Node, style: Style
         return 4 * int(strip_layout(node.projection, source.shape, pairs=pairs).words.size)
     lanes = style.lanes if isinstance(node, ir.Population) else 1
     size = np.dtype(style.weight).itemsize / style.outputs_per_word
-    sizes = [
-        scatter_conv(p, bounds.nodes[p.source].shape, lanes).weights.size
-        for p in ir.projections(node)
-    ]
-    return int(sum(sizes) * size)
+    total = 0
+    for p in ir.projections(node):
+        layout = geometry(p, bounds.nodes[p.source].shape, lanes)
+        phases = layout.stride[0] * layout.stride[1] * layout.taps[0] * layout.taps[1]
+        total += layout.source[2] * phases * layout.per_group[1]
+    return int(total * size)
 
 
 def styles_of(target: Target | None) -> tuple[Style, ...]:

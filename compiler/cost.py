@@ -150,7 +150,7 @@ def _deliver(
     loads: Loads,
 ) -> None:
     source, load, found = bounds.nodes[p.source], loads[p.source], _map(bounds, p.source)
-    layout = _geometry(p, source.shape, style.lanes)
+    layout = geometry(p, source.shape, style.lanes)
     (h, w, _), (oh, ow, co) = layout.source, layout.target
     grouped = layout.groups > 1
     kind = "dense" if isinstance(p, ir.Dense) else "grouped" if grouped else "conv"
@@ -206,7 +206,7 @@ def _deliver(
         tally.add(name, divided_line=run.steps * h if found else float(load.events.sum()))
 
 
-def _geometry(p: ir.Projection, source: ir.Shape, lanes: int) -> ScatterConv:
+def geometry(p: ir.Projection, source: ir.Shape, lanes: int) -> ScatterConv:
     """`scatter_conv` without laying out any weight."""
     target = ir.conv_shape(p, source)
     none = np.zeros(0, dtype=np.int8)
@@ -373,7 +373,7 @@ def _samples(
     tally: _Tally, name: str, p: ir.Projection, source: ir.Shape, rows: int, strips: int, load: Load
 ) -> None:
     """The plain encoder's layer: `strips` strips of `rows` output rows."""
-    layout = _geometry(p, source, 1)
+    layout = geometry(p, source, 1)
     h, w, ci = layout.source
     (sy, _), (top, _), (ty, tx) = layout.stride, layout.padding, layout.taps
     per = layout.per_group[1]
