@@ -47,6 +47,7 @@ MICRO = (
     r"|encoder\.(dsp|pairs|mve)|fire\.\w+\.(dsp|pairs|mve)|node|input"
 )
 SPARE = 120  # instructions a node and step on top, for what so short a piece of code may need once
+FLOOR = 0.5  # instructions of anything that is done at all: what is seldom seen alone is not for nothing
 SHIFT = 6  # an instruction takes 2**SHIFT ns
 ZOO = ("zoo:mnist-lenet", "zoo:mnist", "zoo:digits", "zoo:fashion")
 LEAKS: tuple[ir.Shifts, ...] = (((1, 1),), ((1, 0),), ((1, 0), (-1, 2)), ((1, 0), (-1, 2), (-1, 4)))
@@ -404,7 +405,7 @@ def fit(rows: list[Row]) -> dict[str, float]:
         cost + 1e-6,
         A_ub=vstack([-matrix, ordered.tocsr()]),
         b_ub=np.concatenate([-np.ones(len(rows)), np.zeros(6 * len(keys))]),
-        bounds=(0, None),
+        bounds=(FLOOR, None),
         method="highs",
     )
     if found.status != 0:
