@@ -174,8 +174,9 @@ def _deliver(
     elif style.four and found and not grouped:
         parts = [("one", load.ones), ("four", (load.events - load.ones) / 4)]
     for part, events in parts:
-        few = "6" if small(p.weight) and (style.four6 if part == "four" else style.offset6) else ""
-        name_of = f"{name}.{part}{few}"
+        few = "6" if part == "four" and style.four6 and small(p.weight) else ""
+        # A micro-kernel is the same code whoever calls it.
+        name_of = f"{kind}.{style.name}.{part}{few}" if style.micro else f"{name}.{part}"
         tally.add(name_of, event=float(events.sum()))
         if isinstance(p, ir.Dense):
             cut = _blocks(style, part == "four", np.array(co))
@@ -825,9 +826,16 @@ class Costs:
 
     def of(self, counts: Counts) -> float | None:
         """Instructions; None where something was never measured."""
-        if any(key not in self.coefficients for key in counts):
-            return None
-        return sum(self.coefficients[key] * count for key, count in counts.items())
+        total = 0.0
+        for key, count in counts.items():
+            # Small weights take fewer instructions than any: theirs are a bound.
+            each = self.coefficients.get(
+                key, self.coefficients.get(key.replace(".four6:", ".four:"))
+            )
+            if each is None:
+                return None
+            total += each * count
+        return total
 
 
 @lru_cache(maxsize=16)
