@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check lint types typetree warnings wheel bench size golden
+.PHONY: help setup demo test check lint types typetree warnings wheel bench bench-events size golden
 
 help:
 	@echo "make help      this list"
@@ -23,6 +23,7 @@ help:
 	@echo "  make wheel     build the wheel and run the suite against it, outside this folder"
 	@echo "make bench     import time, host inference, a table per emulated core (this project, the dense int8"
 	@echo "               baseline, CMSIS-NN), neurons; MODELS=\"zoo:mnist-lenet\" IMAGES=1000 CORES=cortex-m4 LAYERS=1"
+	@echo "make bench-events  instructions per synaptic operation, by layer, density and core; CORES=cortex-m4"
 	@echo "make size      flash, RAM and stack of the golden firmware per core, functions that changed (ALL=1: all);"
 	@echo "               BUNDLE=folder: of a bundle"
 	@echo "make golden    write tests/golden/*.json (traces, sizes) again; read the diff"
@@ -77,6 +78,9 @@ bench: setup
 	@$(PY) scripts/bench.py $(MODELS) $(if $(IMAGES),--images $(IMAGES)) $(if $(CORES),--cores $(CORES)) \
 	  $(if $(LAYERS),--layers)
 	@$(PY) scripts/bench_neurons.py --net
+
+bench-events: setup
+	@$(PY) scripts/bench_events.py $(CORES)
 
 size: setup
 	@$(PY) scripts/size.py $(BUNDLE) $(if $(ALL),--all)

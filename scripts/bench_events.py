@@ -1,6 +1,6 @@
 """What an event costs: instructions per synaptic operation of 64 output channels, on each emulated core.
 
-`python scripts/bench_kernels.py [TARGET ...]` sends random events of several densities into a population and
+`python scripts/bench_events.py [TARGET ...]` sends random events of several densities into a population and
 subtracts what the same population costs without events; both counts are exact to a tick of the board's counter.
 """
 
