@@ -59,7 +59,7 @@ def _dense(inputs: int, outputs: int, rates: dict[str, float] | None = None) -> 
 def test_no_input_does_more_than_the_worst_case(seed: int, target: str | None) -> None:
     """Every count of every input is at most that of the worst case, but for what is cheaper than others' lack.
 
-    Four events at once take the place of four alone, one word of samples that of two: the fit orders their costs.
+    Four events at once take the place of four alone, one word of samples that of two: the fit orders them.
     """
     program = random_program(seed)
     bounds = prove(program)

@@ -1,4 +1,4 @@
-"""Every style gives the interpreter's answer: here on the host, where micro-kernels are the same integers in plain C."""
+"""Every style gives the interpreter's answer, here on the host: there micro-kernels are the same integers in C."""
 
 from __future__ import annotations
 
