@@ -1,4 +1,4 @@
-"""Every style gives the interpreter's answer, here on the host: there micro-kernels are the same integers in C."""
+"""Every style gives the interpreter's answer, here on the host, where micro-kernels are plain C."""
 
 from __future__ import annotations
 
