@@ -1,9 +1,9 @@
 """An ordinary feed-forward network (ReLU, floating point), as importers hand it to conversion.
 
-The same conventions as in graph.py: maps are channel-last (H, W, C), a 1-D signal has height 1, dense weights count
-their inputs in the channel-last flattened order. What an importer finds is brought into one form: units that add up
-linear terms, then pool, then rectify. Batch norm is folded, average pooling is a depthwise convolution, a residual
-addition is a unit of several terms.
+The same conventions as in graph.py: maps are channel-last (H, W, C), a 1-D signal has height 1, dense weights
+count their inputs in the channel-last flattened order. What an importer finds is brought into one form: units
+that add up linear terms, then pool, then rectify. Batch norm is folded, average pooling is a depthwise
+convolution, a residual addition is a unit of several terms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Unit:
     """y = activation(maxpool(sum of terms + bias)), bias float64[out channels].
 
     rectified: the activation is max(., 0), else none. ceiling: it is also min(., ceiling) (ReLU6, a quantiser's
-    largest level). step: y is rounded to the nearest multiple of it, half up (a quantised network), None if not.
+    largest level). step: y is rounded to its nearest multiple, half up (a quantised network), None if not.
     """
 
     name: str
@@ -55,8 +55,9 @@ class Unit:
 class AnnInput:
     """What the network takes and what it makes of it before its first layer.
 
-    shape: (H, W, C). axes: the axes of a fed sample (without the batch axis) in the order height, width, channel; -1
-    for one it lacks. fed_shape: shape of a fed sample. scale, offset: float64[C]: layers see scale * fed + offset.
+    shape: (H, W, C). axes: the axes of a fed sample (without the batch axis) in the order height, width,
+    channel; -1 for one it lacks. fed_shape: shape of a fed sample. scale, offset: float64[C]: layers see
+    scale * fed + offset.
     """
 
     shape: Shape
@@ -73,7 +74,7 @@ class AnnInput:
 
 @dataclass(frozen=True)
 class Ann:
-    """Units in topological order; each reads INPUT or units before it. The last one is linear: the class scores."""
+    """Units in topological order; each reads INPUT or units before it. The last is linear: the class scores."""
 
     name: str
     input: AnnInput

@@ -29,7 +29,8 @@ class NodeBounds:
     over every partial sum of every step (None for nodes without one). width: "int16" or "int32", or None.
     sops_per_step, sops_per_inference: synaptic operations delivered into this node at worst.
     macs: multiply-accumulates of an encoder, once per inference, counted inside the map. sums: the width
-    of an encoder's sums of weighted samples.
+    of an encoder's sums of weighted samples; of a Tsa or CssOutput, of what arrives in one step. Their lo, hi
+    are those of h or U, before any pooling. signed: the map has twice the rows, the lower half for s = -1.
     """
 
     shape: ir.Shape
@@ -42,6 +43,7 @@ class NodeBounds:
     sops_per_inference: int = 0
     macs: int = 0
     sums: str | None = None
+    signed: bool = False
 
     @property
     def neurons(self) -> int:
@@ -70,7 +72,8 @@ class Bounds:
     @property
     def event_dtype(self) -> str:
         """Width of an event address: uint16 where every map has at most 65,536 units."""
-        return "uint16" if all(n.neurons <= 1 << 16 for n in self.nodes.values()) else "uint32"
+        most = max(n.neurons * (2 if n.signed else 1) for n in self.nodes.values())
+        return "uint16" if most <= 1 << 16 else "uint32"
 
 
 def fan_tables(p: ir.Conv, source: ir.Shape) -> tuple[np.ndarray, np.ndarray]:
@@ -197,10 +200,13 @@ def prove(program: ir.Program) -> Bounds:
         many[name] = ir.node_multiplicity(node, many)
         if isinstance(node, ir.Encoder):
             out[name] = _encoder(program, node, shape, shapes)
+        elif isinstance(node, ir.Integrator):
+            out[name] = _integrator(program, node, shape, out)
         elif isinstance(node, ir.Population):
             out[name] = _population(program, node, shape, out)
         else:
-            out[name] = NodeBounds(shape, many[name], ir.size(shape) * many[name])
+            signed = ir.is_signed(node)
+            out[name] = NodeBounds(shape, many[name], ir.size(shape) * many[name], signed=signed)
     return Bounds(out, program.timesteps)
 
 
@@ -247,3 +253,34 @@ def _population(
     spikes = not isinstance(node, ir.Accumulator)
     capacity, multiplicity = (ir.size(shape), 1) if spikes else (0, 0)
     return NodeBounds(shape, multiplicity, capacity, lo, hi, width, step, total)
+
+
+def _integrator(
+    program: ir.Program, node: ir.Integrator, shape: ir.Shape, seen: dict[str, NodeBounds]
+) -> NodeBounds:
+    """Signed spikes: what arrives in a step lies within the sum of |w| on both sides."""
+    steps = ir.coding_steps(program)
+    reach = np.zeros(len(node.bias), dtype=np.int64)
+    work = 0
+    for p in node.projections:
+        negative, positive = weight_sums(p)
+        reach = reach + positive - negative
+        work += total_fan_out(p, seen[p.source].shape)
+    sums = width_of(-reach, reach, node.name)
+    amp, bias = node.amplification, node.bias.astype(np.int64)
+    lo, hi = membrane_bounds(-reach, reach, bias, (amp,), steps)
+    last = node.correction.astype(np.int64)
+    lo, hi = lo + np.minimum(last, 0), hi + np.maximum(last, 0)
+    if isinstance(node, ir.CssOutput):
+        _leak_fits(lo, hi, np.abs(bias) + np.abs(last), (amp,), node.name)
+        width_of(lo, hi, node.name)
+        return NodeBounds(shape, 0, 0, lo, hi, "int32", work, work * steps, sums=sums)
+    for _ in range(node.silent):
+        lo, hi = leak_interval(lo, hi, amp)
+    # g is at most the train of all spikes of one sign, and o = max(h, 0) - g has to fit, too.
+    v = node.amplitude.astype(np.int64)
+    _, g = membrane_bounds(-v, v, np.zeros_like(v), (amp,), steps)
+    _leak_fits(lo - g, hi + g, np.abs(bias) + np.abs(last), (amp,), node.name)
+    width_of(lo - g, hi + g, node.name)
+    size = ir.size(shape)
+    return NodeBounds(shape, 1, size, lo, hi, "int32", work, work * steps, sums=sums, signed=True)

@@ -9,12 +9,14 @@ import re
 import numpy as np
 
 from edgesnn.compiler import ir
+from edgesnn.compiler.exits import gain
 from edgesnn.targets.errors import EdgesnnError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED = {"program", "readout"}
 MAX_TIMESTEPS = 127  # a spike time is stored in seven bits
-
+MAX_CODING_STEPS = 16  # the digits of a sample are bits of a word, one half for each sign
+MAX_SILENT = 3
 
 MAX_UNITS = 1 << 24  # of one map; far beyond what any target holds, far below what exhausts a proof
 MAX_EXTENT = 1 << 12  # of a kernel, stride, dilation or padding
@@ -45,9 +47,9 @@ def check_program(program: ir.Program) -> None:
         )
         last = i == len(program.nodes) - 1
         _need(
-            last == isinstance(node, ir.Accumulator),
+            last == isinstance(node, ir.Output),
             node.name,
-            "the one Accumulator is the last node",
+            "the one Accumulator or CssOutput is the last node",
         )
         for source in ir.sources(node):
             _need(source in seen, node.name, f"source {source!r} stands before its reader")
@@ -64,6 +66,8 @@ def check_program(program: ir.Program) -> None:
     read = {s for n in program.nodes for s in ir.sources(n)}
     for node in program.nodes[:-1]:
         _need(node.name in read, node.name, "every node but the last is read by another")
+    if any(isinstance(n, ir.CssEncoder | ir.Integrator) for n in program.nodes):
+        _check_css(program)
     _check_readout(program)
     names = program.class_names
     _need(
@@ -98,7 +102,7 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
             node.name,
             "only encoders read samples",
         )
-        _check_projection(node.name, p, seen[p.source])
+        _check_projection(node.name, p, seen[p.source], isinstance(node, ir.Integrator))
     if isinstance(node, ir.LatencyEncoder):
         channels = ir.conv_shape(node.projection, seen[node.projection.source])[2]
         want = (channels, program.timesteps - 1)
@@ -106,6 +110,10 @@ def _check_node(program: ir.Program, node: ir.Node, seen: dict[str, ir.Shape]) -
         ordered = bool(np.all(np.diff(node.thresholds.astype(np.int64), axis=1) <= 0))
         _need(ordered, node.name, "thresholds do not increase with the timestep")
         _pair(node.name, "pool", node.pool)
+    elif isinstance(node, ir.Integrator):
+        _check_integrator(node, seen)
+    elif isinstance(node, ir.CssEncoder):
+        _check_css_encoder(program, node)
     elif isinstance(node, ir.CurrentEncoder | ir.Population):
         into = ir.projections(node)
         _need(len(into) >= 1, node.name, "at least one projection delivers")
@@ -149,8 +157,86 @@ def _check_leak(where: str, terms: ir.Shifts) -> None:
     _need(ok, where, "leak is at most three (sign, shift) terms, shift 0...31")
 
 
-def _check_projection(where: str, p: ir.Projection, source: ir.Shape) -> None:
-    _need(p.weight.dtype == np.int8, where, "weights are int8")
+def _check_css_encoder(program: ir.Program, node: ir.CssEncoder) -> None:
+    source = program.input
+    ok = isinstance(source, ir.SampleInput) and source.dtype == "uint8" and source.zero_point == 0
+    _need(ok and node.source == source.name, node.name, "it reads uint8 samples, zero point 0")
+    d = node.digits
+    ok = d.dtype == np.int8 and d.ndim == 3 and d.shape[0] in (1, source.shape[2])
+    ok = ok and d.shape[1] == 256 and 1 <= d.shape[2] <= MAX_CODING_STEPS
+    _need(
+        ok,
+        node.name,
+        f"digits are int8[1 or channels, 256, T], T in 1...{MAX_CODING_STEPS}, "
+        f"found {d.dtype.name}{list(d.shape)}",
+    )
+    _need(bool(np.all(np.abs(d) <= 1)), node.name, "digits are -1, 0 or 1")
+
+
+def _check_integrator(node: ir.Integrator, seen: dict[str, ir.Shape]) -> None:
+    _need(len(node.projections) >= 1, node.name, "at least one projection delivers")
+    targets = {ir.conv_shape(p, seen[p.source]) for p in node.projections}
+    _need(len(targets) == 1, node.name, "all projections deliver into the same map")
+    shape = targets.pop()
+    _array(node.name, "bias", node.bias, "int32", (shape[2],))
+    _array(node.name, "correction", node.correction, "int32", (shape[2],))
+    _check_leak(node.name, node.amplification)
+    amplifies = 1 < gain(node.amplification) <= 2
+    _need(amplifies, node.name, "the amplification is above 1 and at most 2")
+    if isinstance(node, ir.CssOutput):
+        dense = all(isinstance(p, ir.Dense) for p in node.projections)
+        _need(dense, node.name, "the output's projections are Dense")
+        return
+    _array(node.name, "amplitude", node.amplitude, "int32", (shape[2],))
+    _need(bool(np.all(node.amplitude >= 2)), node.name, "every amplitude is at least 2")
+    ok = type(node.silent) is int and 0 <= node.silent <= MAX_SILENT
+    _need(ok, node.name, f"silent is a whole number in 0...{MAX_SILENT}")
+    ok = type(node.rectified) is bool and type(node.signed) is bool
+    _need(ok, node.name, "rectified and signed are true or false")
+    _pair(node.name, "pool", node.pool)
+    _pair(node.name, "pool_stride", node.pool_stride)
+    (kh, kw), pads = node.pool, node.pool_padding
+    ok = len(pads) == 4 and all(type(n) is int and n >= 0 for n in pads)
+    ok = ok and max(pads[0], pads[2]) < kh and max(pads[1], pads[3]) < kw
+    _need(ok, node.name, "pool_padding is smaller than the window")
+    # A last row or column that no window reaches is as in any pooling; a window of padding alone is not.
+    top, left, bottom, right = pads
+    ok = min(shape[0] + top + bottom - kh, shape[1] + left + right - kw) >= 0
+    _need(ok, node.name, "the pooling window fits into the map")
+
+
+def _check_css(program: ir.Program) -> None:
+    """What holds of a whole program of signed spikes."""
+    for node in program.nodes[1:]:
+        ok = isinstance(node, ir.CssEncoder | ir.Integrator)
+        _need(ok, node.name, "signed spikes go through CssEncoder, Tsa and CssOutput only")
+    encoders = [n for n in program.nodes if isinstance(n, ir.CssEncoder)]
+    _need(len(encoders) == 1, "program", "there is one CssEncoder")
+    integrators = [n for n in program.nodes if isinstance(n, ir.Integrator)]
+    same = len({n.amplification for n in integrators}) == 1
+    _need(same, "program", "all amplifications are the same")
+    same = len({n.silent for n in integrators if isinstance(n, ir.Tsa)}) <= 1
+    _need(same, "program", "all silent periods are the same")
+    starts = ir.starts(program)
+    silent = ir.silent_steps(program)
+    for node in integrators:
+        for p in node.projections:
+            late = silent if isinstance(program.node(p.source), ir.Tsa) else 0
+            ok = starts[p.source] + late + p.delay == starts[node.name]
+            _need(ok, node.name, "all spike trains arrive at the same time (delays of projections)")
+    last = starts[program.output.name] + ir.coding_steps(program) - 1
+    _need(program.timesteps == last, "program", f"timesteps is {last}, coding steps and latency")
+
+
+def _check_projection(
+    where: str, p: ir.Projection, source: ir.Shape, integrates: bool = False
+) -> None:
+    if integrates:
+        _need(p.weight.dtype in (np.int8, np.int16), where, "weights are int8 or int16")
+    else:
+        _need(p.weight.dtype == np.int8, where, "weights are int8")
+    ok = type(p.delay) is int and 0 <= p.delay <= (MAX_TIMESTEPS if integrates else 0)
+    _need(ok, where, "only trains of signed spikes are delayed, by a whole number of steps")
     _need(p.weight.size > 0, where, "weights are not empty")
     if isinstance(p, ir.Dense):
         _need(p.weight.ndim == 2, where, "dense weights are (out, in)")
@@ -180,6 +266,22 @@ def _array(where: str, name: str, a: np.ndarray, dtype: str, shape: tuple[int, .
 
 
 def _check_readout(program: ir.Program) -> None:
+    css = isinstance(program.output, ir.CssOutput)
+    _need(
+        css == isinstance(program.readout, ir.Css), "readout", "Css is the readout of a CssOutput"
+    )
+    if isinstance(program.readout, ir.Css):
+        rule = program.readout
+        _need(
+            rule.exit in ("sound", "margin", "never"), "readout", "exit is sound, margin or never"
+        )
+        many = ir.coding_steps(program) if rule.exit == "margin" else 0
+        ok = len(rule.margins) == many
+        ok = ok and all(type(m) is int and 0 <= m < 2**31 for m in rule.margins)
+        _need(ok, "readout", f"margins are {many} whole numbers")
+        _need(not many or program.classes >= 2, "readout", "a margin needs two classes")
+        return
+    assert isinstance(program.output, ir.Accumulator)
     if isinstance(program.readout, ir.Rate):
         summed = program.output.leaks == (((1, 0),),)
         _need(summed, "readout", "a rate readout sums its currents: the output's leak is one")

@@ -22,7 +22,8 @@ from edgesnn.compiler.check import check_program
 from edgesnn.runtime.files import write_atomic
 from edgesnn.targets.errors import EdgesnnError
 
-FORMAT_VERSION = 2  # version 1 wrote pooling windows as one number; it is still read
+# 3 knows signed spikes. 1 wrote pooling windows as one number. All are read.
+FORMAT_VERSION = 3
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal programs are equal files
 _MAX_JSON = 16 << 20
 _MAX_ARRAY = 1 << 30
@@ -84,7 +85,7 @@ def _read_json(z: zipfile.ZipFile) -> dict[str, Any]:
     document = json.loads(z.read("program.json"))
     if not isinstance(document, dict) or document.get("format") != "edgesnn-program":
         raise ValueError("program.json is not an edgesnn program")
-    if document.get("version") not in (1, FORMAT_VERSION):
+    if document.get("version") not in (1, 2, FORMAT_VERSION):
         raise ValueError(
             f"file version {document.get('version')!r}, this edgesnn reads up to {FORMAT_VERSION}; "
             "use the edgesnn that wrote it or compile again"
@@ -132,6 +133,7 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
         hints = get_type_hints(hint)
         if hint is ir.Program:
             value = {"rates": {}, **value}
+        value = {f.name: f.default for f in fields(hint) if f.metadata.get("younger")} | value
         given = set(value) - {"kind"}
         if given != set(hints):
             odd = ", ".join(sorted(given ^ set(hints)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, prove
 from edgesnn.compiler.choose import Choice, Option, choose, options
@@ -24,9 +22,17 @@ _KINDS = {
     ir.SumPool: "operator",
     ir.Merge: "operator",
     ir.Accumulator: "output",
+    ir.CssEncoder: "encoder",
+    ir.Tsa: "spiking",
+    ir.CssOutput: "output",
 }
 
-_READOUTS = {ir.FirstSpike: "first-spike", ir.Margin: "margin", ir.Rate: "rate"}
+_READOUTS = {
+    ir.FirstSpike: "first-spike",
+    ir.Margin: "margin",
+    ir.Rate: "rate",
+    ir.Css: "css",
+}
 
 
 def node_kind(node: ir.Node) -> str:
@@ -144,7 +150,7 @@ def describe(
     plan = plan or plan_memory(program, bounds, choice or choose(program, bounds, None))
     source = program.input
     samples = isinstance(source, ir.SampleInput)
-    weights = sum(a.size for _, a in ir.arrays(program) if a.dtype == np.int8)
+    weights = sum(p.weight.nbytes for node in program.nodes for p in ir.projections(node))
     return {
         "name": program.name,
         "program_sha256": program.digest().hex(),
@@ -173,6 +179,11 @@ def describe(
         "readout": {
             "kind": _READOUTS[type(program.readout)],
             "value": getattr(program.readout, "value", None),
+            **(
+                {"exit": program.readout.exit, "coding_steps": ir.coding_steps(program)}
+                if isinstance(program.readout, ir.Css)
+                else {}
+            ),
         },
         "bounds": bounds_report(program, bounds),
         "arena_bytes": plan.arena_bytes,

@@ -13,6 +13,7 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import fan_out
 from edgesnn.compiler.check import check_program
+from edgesnn.compiler.exits import is_settled, narrowing
 from edgesnn.runtime.engine import Decision, Trace
 from edgesnn.targets.errors import UsageError
 
@@ -48,12 +49,31 @@ def windows(x: np.ndarray, kernel: ir.Pair, stride: ir.Pair) -> np.ndarray:
 
 def readout(rule: ir.Readout, u: np.ndarray) -> tuple[int, bool]:
     """(leading class, criterion met) for output membranes u int64[classes]; ties to the lowest index."""
-    if isinstance(rule, ir.Rate):
+    if isinstance(rule, ir.Rate | ir.Css):
         return int(u.argmax()), False
     if isinstance(rule, ir.FirstSpike):
         return int(u.argmax()), bool(u.max() >= rule.value)
     first, second = np.sort(u)[::-1][:2]
     return int(u.argmax()), bool(first - second >= rule.value)
+
+
+def window_maxima(node: ir.Tsa, h: np.ndarray) -> np.ndarray:
+    """Largest membrane of every pooling window: int64[H, W, C] -> int64[OH, OW, C]; padding never wins."""
+    top, left, bottom, right = node.pool_padding
+    lowest = np.iinfo(np.int64).min
+    padded = np.pad(h, ((top, bottom), (left, right), (0, 0)), constant_values=lowest)
+    return np.asarray(windows(padded, node.pool, node.pool_stride).max(axis=(3, 4)))
+
+
+def ternary_spike(node: ir.Tsa, h: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(spikes -1, 0, +1; g after them) of a Tsa that may fire; g int64[OH, OW, C]."""
+    v = node.amplitude.astype(np.int64)
+    o = window_maxima(node, h)
+    o = (np.maximum(o, 0) if node.rectified else o) - g
+    s = (o >= (v // 2 if node.signed else v)).astype(np.int64)
+    if node.signed:
+        s = s - (o <= -(v // 2))
+    return s, g + s * v
 
 
 def spike(node: ir.Lif | ir.CurrentEncoder, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +93,7 @@ class Interpreter:
         check_program(program)
         self.program = program
         self._shapes = ir.shapes(program)
+        self._starts = ir.starts(program)
         self._fan = {
             node.name: [
                 fan_out(p, self._shapes[p.source])[:, :, None] for p in ir.projections(node)
@@ -93,6 +114,7 @@ class Interpreter:
         program = self.program
         self._check_sample(np.asarray(sample))
         counts: dict[str, np.ndarray] = {}  # events per unit in this step
+        trains: dict[str, list[np.ndarray]] = {n.name: [] for n in program.nodes if ir.is_signed(n)}
         state: dict[str, np.ndarray] = {}  # membranes; an encoder's spike times
         events = np.zeros(len(program.nodes), dtype=np.int64)
         sops = np.zeros(len(program.nodes), dtype=np.int64)
@@ -113,6 +135,11 @@ class Interpreter:
                         state[node.name + ".current"] = self._accumulate(node, sample)
                     u = self._leaked(node, state) + state[node.name + ".current"]
                     emitted, state[node.name] = spike(node, u)
+                elif isinstance(node, ir.CssEncoder):
+                    emitted = self._digits(node, sample, t)
+                elif isinstance(node, ir.Integrator):
+                    emitted, sops_of = self._window(node, t, trains, state)
+                    sops[i] += sops_of
                 elif isinstance(node, ir.Merge):
                     emitted = sum((counts[s] for s in node.sources), np.zeros((), dtype=np.int64))
                 elif isinstance(node, ir.OrPool):
@@ -139,14 +166,21 @@ class Interpreter:
                         emitted, u = spike(node, u)
                     state[node.name] = u
                 counts[node.name] = emitted
-                events[i] += int(emitted.sum())
                 flat = emitted.reshape(-1)
+                if ir.is_signed(node):
+                    trains[node.name].append(emitted)
+                    flat = np.concatenate([flat == 1, flat == -1]).astype(np.int64)
+                events[i] += int(flat.sum())
                 step.append(np.repeat(np.arange(flat.size), flat).astype(np.uint32))
             history.append(step)
             if watch is not None:
                 watch(t, {n.name: state[n.name] for n in program.nodes if n.name in state})
+            if program.output.name not in state:
+                continue  # its window has not begun
             u = state[program.output.name].reshape(-1)
             label, exited = readout(program.readout, u)
+            if isinstance(program.readout, ir.Css):
+                exited = self._css_exit(program.readout, u, t, state)
             if exited or t == program.timesteps:
                 return Trace(Decision(label, t, exited, u.copy(), events, sops), history)
         raise AssertionError("unreachable: a legal program has at least one timestep")
@@ -177,6 +211,73 @@ class Interpreter:
         a = windows(self._accumulate(node, sample), node.pool, node.pool).max(axis=(3, 4))
         reached = a[..., None] >= node.thresholds.astype(np.int64)
         return 1 + (~reached).sum(axis=-1)  # thresholds do not increase: reached stays reached
+
+    def _digits(self, node: ir.CssEncoder, sample: np.ndarray, t: int) -> np.ndarray:
+        """Ternary digits of step t; none after the last."""
+        source = self.program.input
+        x = np.asarray(sample).reshape(source.shape)
+        if t > node.digits.shape[2]:
+            return np.zeros(source.shape, dtype=np.int64)
+        table = np.broadcast_to(node.digits[:, :, t - 1], (source.shape[2], 256))
+        return table[np.arange(source.shape[2]), x].astype(np.int64)
+
+    def _window(
+        self,
+        node: ir.Integrator,
+        t: int,
+        trains: dict[str, list[np.ndarray]],
+        state: dict[str, np.ndarray],
+    ) -> tuple[np.ndarray, int]:
+        """(signed spikes, synaptic operations) of step t. state[name] is the output's U, of a Tsa what is left
+
+        of o after firing.
+        """
+        name, steps = node.name, ir.coding_steps(self.program)
+        silent = node.silent if isinstance(node, ir.Tsa) else 0
+        p = t - self._starts[name] + 1
+        shape = self._shapes[name]
+        if not 1 <= p <= steps + silent:
+            return np.zeros(shape, dtype=np.int64), 0
+        first = node.projections[0]
+        full = ir.conv_shape(first, self._shapes[first.source])
+        h = ir.leak_apply(
+            state.get(name + ".h", np.zeros(full, dtype=np.int64)), node.amplification
+        )
+        sops = 0
+        if p <= steps:
+            for q, fan in zip(node.projections, self._fan[name], strict=True):
+                s = trains[q.source][t - 1 - q.delay]
+                h = h + project(q, s)
+                sops += int((np.abs(s) * fan).sum())
+            h = h + node.bias.astype(np.int64)
+            if p == steps:
+                h = h + node.correction.astype(np.int64)
+        state[name + ".h"] = h
+        if isinstance(node, ir.CssOutput):
+            state[name] = h
+            return np.zeros(0, dtype=np.int64), sops
+        g = ir.leak_apply(
+            state.get(name + ".g", np.zeros(shape, dtype=np.int64)), node.amplification
+        )
+        s = np.zeros(shape, dtype=np.int64)
+        if p > silent:
+            s, g = ternary_spike(node, h, g)
+        state[name + ".g"] = g
+        peak = window_maxima(node, h)
+        state[name] = (np.maximum(peak, 0) if node.rectified else peak) - g
+        return s, sops
+
+    def _css_exit(self, rule: ir.Css, u: np.ndarray, t: int, state: dict[str, np.ndarray]) -> bool:
+        program = self.program
+        p, steps = t - self._starts[program.output.name] + 1, ir.coding_steps(program)
+        if rule.exit == "never":
+            return False
+        if rule.exit == "margin":
+            first, second = np.sort(u)[::-1][:2]
+            return bool(first - second >= rule.margins[p - 1])
+        name = narrowing(program)
+        silent = None if name is None else state[name + ".g"].reshape(-1) == 0
+        return p < steps and is_settled(program, u, steps - p, silent)
 
     def _leaked(
         self, node: ir.CurrentEncoder | ir.Population, state: dict[str, np.ndarray]

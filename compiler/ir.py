@@ -8,6 +8,8 @@ Conventions
 * Maps are channel-last, shape (H, W, C). A vector of n is (1, 1, n). An event address is (y * W + x) * C + c.
 * Within a timestep t = 1...T nodes run in order; a population leaks, integrates every event that arrives in
   this same step plus its bias, compares, emits, resets. The readout looks at the output before any reset.
+* Programs of signed spikes (CssEncoder, Tsa, CssOutput) are a pipeline: every node works in a window of steps
+  of its own (`starts`), and outside of it emits nothing.
 * `>>` is the arithmetic shift, i.e. floor division by a power of two. There is no saturation and no wrap:
   `bounds.py` proves that every value fits its width.
 """
@@ -22,6 +24,7 @@ import numpy as np
 
 Shape = tuple[int, int, int]
 Shifts = tuple[tuple[int, int], ...]
+Padding = tuple[int, int, int, int]  # top, left, bottom, right
 Pair = tuple[int, int]  # (height, width)
 
 SAMPLE_RANGE = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
@@ -49,12 +52,21 @@ class EventInput:
     shape: Shape
 
 
+# A field that younger files have; it is written nowhere while it has its default, so that older programs keep
+# their text and identity.
+YOUNGER: dict[str, bool] = {"younger": True}
+
+
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Projection y[o] = sum_i weight[o, i] s[i]; weight int8[out, n], n = H * W * C of the source."""
+    """Projection y[o] = sum_i weight[o, i] s[i]; weight int8 or int16[out, n], n = H * W * C of the source.
+
+    The events arrive `delay` steps after they were emitted (of trains of signed spikes only).
+    """
 
     source: str
     weight: np.ndarray
+    delay: int = field(default=0, metadata=YOUNGER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +74,16 @@ class Conv:
     """Projection by 2-D cross-correlation with zero padding.
 
     y[oy, ox, o] = sum weight[o, ky, kx, i] s[oy * sy + ky * dy - top, ox * sx + kx * dx - left, g(o) * I + i]
-    with weight int8[O, kh, kw, I], I = C / groups and g(o) = o // (O / groups).
+    with weight int8 or int16[O, kh, kw, I], I = C / groups and g(o) = o // (O / groups). delay: as in Dense.
     """
 
     source: str
     weight: np.ndarray
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    padding: Padding = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    delay: int = field(default=0, metadata=YOUNGER)
 
 
 Projection = Dense | Conv
@@ -158,6 +171,64 @@ class Accumulator:
 
 
 @dataclass(frozen=True, eq=False)
+class CssEncoder:
+    """Canonic signed spikes of a sample (CSS paper, Theorem 3): in step t = 1...T a unit of channel c emits
+
+    digits[c, x, t - 1], -1, 0 or +1, for its uint8 sample x; digits int8[C, 256, T], one table for all
+    channels if it is int8[1, 256, T]. T is the coding length of the whole program.
+    """
+
+    name: str
+    source: str
+    digits: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Tsa:
+    """Ternary self-amplifying neuron with its ReLU counterpart (CSS paper, A.5 and A.7, in integers).
+
+    In step p = 1...T + silent of its window, amp(u) being sum of sign * (u >> shift) over `amplification`
+    (((1, 0), (1, 0)) is beta = 2, ((1, 0), (1, 1)) is 1.5), from h = g = 0:
+
+        h <- amp(h);  for p <= T:  h <- h + sum of +- arriving weights + bias;  for p = T:  h <- h + correction
+        g <- amp(g);  for p > silent:  o = max(over the pooling window of h, and 0 if rectified) - g;
+        s = +1 where o >= v // 2, -1 where o <= -(v // 2), 0 elsewhere;  g <- g + s v,  v = amplitude[c].
+
+    The window begins in the step in which the source's first spikes arrive; a Tsa emits its own from `silent`
+    steps later on, in T steps. Max-pooling looks at the membranes h (decision 0015): `pool` is its kernel,
+    `pool_stride`, `pool_padding` as usual; samples of padding never win. signed: False leaves s = -1 out, and
+    the threshold is v (the ablation of the paper's Fig. 2). amplitude, bias, correction are int32[C].
+    """
+
+    name: str
+    projections: tuple[Projection, ...]
+    amplification: Shifts
+    amplitude: np.ndarray
+    bias: np.ndarray
+    correction: np.ndarray
+    silent: int = 1
+    pool: Pair = (1, 1)
+    pool_stride: Pair = (1, 1)
+    pool_padding: Padding = (0, 0, 0, 0)
+    rectified: bool = True
+    signed: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class CssOutput:
+    """Output membranes of trains of signed spikes: in step p = 1...T of its window, from U = 0,
+
+    U <- amp(U) + sum of +- arriving weights + bias;  for p = T also + correction.
+    """
+
+    name: str
+    projections: tuple[Projection, ...]
+    amplification: Shifts
+    bias: np.ndarray
+    correction: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class OrPool:
     """Max-pool of binary spikes: a unit emits one event in a step in which any of its window's units spikes.
 
@@ -214,9 +285,25 @@ class Rate:
     """Never stop early: after all T steps argmax U, U the sum of the output currents (leak one)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Css:
+    """Of a CssOutput, looked at in the T steps of its window only; at the last of them argmax U.
+
+    exit "sound": stop in the first step from which no remaining spike can change the class (`exits.py`);
+    "margin": in the first step p in which the two largest U differ by >= margins[p - 1], which is no proof;
+    "never": the full length.
+    """
+
+    exit: str = "sound"
+    margins: tuple[int, ...] = ()
+
+
 Input = SampleInput | EventInput
 Encoder = LatencyEncoder | CurrentEncoder
 Population = Lif | Amos | Accumulator
+# What computes on trains of signed spikes.
+Integrator = Tsa | CssOutput
+Output = Accumulator | CssOutput
 Operator = OrPool | SumPool | Merge
 Node = (
     SampleInput
@@ -229,12 +316,15 @@ Node = (
     | OrPool
     | SumPool
     | Merge
+    | CssEncoder
+    | Tsa
+    | CssOutput
 )
-Readout = FirstSpike | Margin | Rate
+Readout = FirstSpike | Margin | Rate | Css
 
 NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}
 PROJECTION_KINDS: dict[str, type] = {"Dense": Dense, "Conv": Conv}
-READOUT_KINDS: dict[str, type] = {"FirstSpike": FirstSpike, "Margin": Margin, "Rate": Rate}
+READOUT_KINDS: dict[str, type] = {k.__name__: k for k in Readout.__args__}
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,9 +350,9 @@ class Program:
         return node
 
     @property
-    def output(self) -> Accumulator:
+    def output(self) -> Output:
         node = self.nodes[-1]
-        assert isinstance(node, Accumulator)
+        assert isinstance(node, Output)
         return node
 
     @property
@@ -287,12 +377,12 @@ def projections(node: Node) -> tuple[Projection, ...]:
     """The projections that deliver into this node, possibly none."""
     if isinstance(node, Encoder):
         return (node.projection,)
-    return node.projections if isinstance(node, Population) else ()
+    return node.projections if isinstance(node, Population | Integrator) else ()
 
 
 def sources(node: Node) -> tuple[str, ...]:
     """Names of the nodes whose events (or samples) this node reads."""
-    if isinstance(node, OrPool | SumPool):
+    if isinstance(node, OrPool | SumPool | CssEncoder):
         return (node.source,)
     if isinstance(node, Merge):
         return node.sources
@@ -324,8 +414,14 @@ def node_shape(node: Node, seen: dict[str, Shape]) -> Shape:
         return pool_shape(seen[node.source], node.kernel, node.stride)
     if isinstance(node, Merge):
         return seen[node.sources[0]]
+    if isinstance(node, CssEncoder):
+        return seen[node.source]
     first = projections(node)[0]
     full = conv_shape(first, seen[first.source])
+    if isinstance(node, Tsa):
+        h, w, c = full
+        top, left, bottom, right = node.pool_padding
+        return pool_shape((h + top + bottom, w + left + right, c), node.pool, node.pool_stride)
     return pool_shape(full, node.pool, node.pool) if isinstance(node, LatencyEncoder) else full
 
 
@@ -339,7 +435,7 @@ def shapes(program: Program) -> dict[str, Shape]:
 
 def node_multiplicity(node: Node, seen: dict[str, int]) -> int:
     """Events that one unit can emit in a step, given those of its sources; 0 where a node emits none."""
-    if isinstance(node, SampleInput | Accumulator):
+    if isinstance(node, SampleInput | Output):
         return 0
     if isinstance(node, SumPool):
         return seen[node.source] * node.kernel[0] * node.kernel[1]
@@ -351,6 +447,48 @@ def node_multiplicity(node: Node, seen: dict[str, int]) -> int:
 def once_per_inference(node: Node) -> bool:
     """Whether a unit of this node can emit only one event in a whole inference."""
     return isinstance(node, LatencyEncoder | Amos)
+
+
+def is_signed(node: Node) -> bool:
+    """Whether a node emits signed spikes. A negative one of unit a stands as address a + number of units."""
+    return isinstance(node, CssEncoder | Tsa)
+
+
+def coding_steps(program: Program) -> int:
+    """T of canonic signed spike coding: the steps of a spike train; 0 of any other program."""
+    encoders = [n for n in program.nodes if isinstance(n, CssEncoder)]
+    return int(encoders[0].digits.shape[2]) if encoders else 0
+
+
+def silent_steps(program: Program) -> int:
+    """Length of the silent period, which all Tsa of a program share."""
+    return next((n.silent for n in program.nodes if isinstance(n, Tsa)), 0)
+
+
+def starts(program: Program) -> dict[str, int]:
+    """Of a CSS program, the step (1...) in which a node's window begins: its first spikes come in or, of the
+
+    encoder, go out. A window takes T + silent steps.
+    """
+    out: dict[str, int] = {}
+    first: dict[str, int] = {}  # step in which a node emits for the first time
+    for node in program.nodes:
+        if isinstance(node, Integrator):
+            p = node.projections[0]
+            out[node.name] = first[p.source] + p.delay
+            first[node.name] = out[node.name] + (node.silent if isinstance(node, Tsa) else 0)
+        elif isinstance(node, CssEncoder):
+            out[node.name] = first[node.name] = 1
+    return out
+
+
+def longest_delays(program: Program) -> dict[str, int]:
+    """By source name, the most steps after which its spikes are read; 0 where they are read at once."""
+    out = {node.name: 0 for node in program.nodes}
+    for node in program.nodes:
+        for p in projections(node):
+            out[p.source] = max(out[p.source], p.delay)
+    return out
 
 
 def size(shape: Shape) -> int:

@@ -53,6 +53,7 @@ def _value(value: object, path: str, inline: int | None, skip: str = "") -> str:
             f"{f.name}={_value(getattr(value, f.name), f'{path}.{f.name}', inline)}"
             for f in fields(value)
             if f.name != skip
+            and not (f.metadata.get("younger") and getattr(value, f.name) == f.default)
         ]
         return f"{type(value).__name__}({', '.join(parts)})"
     if isinstance(value, tuple):
