@@ -74,12 +74,16 @@ class AnnInput:
 
 @dataclass(frozen=True)
 class Ann:
-    """Units in topological order; each reads INPUT or units before it. The last is linear: the class scores."""
+    """Units in topological order; each reads INPUT or units before it. The last is linear: the class scores.
+
+    notes: what an importer left out because it does no harm, a line each.
+    """
 
     name: str
     input: AnnInput
     units: tuple[Unit, ...]
     class_names: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
 
 def unit_shapes(ann: Ann) -> dict[str, Shape]:

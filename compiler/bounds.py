@@ -273,7 +273,7 @@ def _integrator(
     lo, hi = lo + np.minimum(last, 0), hi + np.maximum(last, 0)
     if isinstance(node, ir.CssOutput):
         _leak_fits(lo, hi, np.abs(bias) + np.abs(last), (amp,), node.name)
-        width_of(lo, hi, node.name)
+        width_of(lo.min() - hi, hi - lo.min(), node.name)  # differences of classes, too
         return NodeBounds(shape, 0, 0, lo, hi, "int32", work, work * steps, sums=sums)
     for _ in range(node.silent):
         lo, hi = leak_interval(lo, hi, amp)

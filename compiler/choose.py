@@ -65,6 +65,8 @@ def choose(
         best = min(found, key=lambda o: o.weight)
         if any(o.mean is None for o in found):
             best = next((o for o in found if o.style in native), found[0])
+            if isinstance(program.node(name), ir.Integrator):
+                best = found[-1]  # of the styles a core has the last one stores weights as bytes
         style = wanted.get(name, best.style) if wanted is not None else best.style
         choice[name] = style if fits(program, program.node(name), bounds, style) else PLAIN
     return choice
@@ -75,12 +77,17 @@ def options(
 ) -> dict[str, tuple[Option, ...]]:
     """The styles that each population and latency encoder can have on a target, with what they cost."""
     costs = load_costs(target.name) if target is not None else None
+    if ir.coding_steps(program):
+        costs = None  # signed spikes were not measured
     total, steps = program.timesteps, mean_steps(program)
     runs = (Run(total, True, total > 1), Run(steps, True, steps >= 1.5))
-    loads = (worst_loads(program, bounds, total), mean_loads(program, bounds, program.rates, steps))
+    loads: tuple[Mapping[str, Load], ...] = ({}, {})
+    if costs is not None:
+        mean = mean_loads(program, bounds, program.rates, steps)
+        loads = (worst_loads(program, bounds, total), mean)
     out = {}
     for node in program.nodes:
-        if not isinstance(node, ir.Population | ir.LatencyEncoder):
+        if not isinstance(node, ir.Population | ir.Integrator | ir.LatencyEncoder):
             continue
         known = [s for s in styles_of(target) if fits(program, node, bounds, s)]
         found = []
@@ -118,14 +125,16 @@ def table_bytes(program: ir.Program, bounds: Bounds, node: ir.Node, style: Style
         dtype = source.dtype if isinstance(source, ir.SampleInput) else ""
         pairs = style is DSP and dtype != "int16"
         return 4 * int(strip_layout(node.projection, source.shape, pairs=pairs).words.size)
-    lanes = style.lanes if isinstance(node, ir.Population) else 1
-    size = np.dtype(style.weight).itemsize / style.outputs_per_word
-    total = 0
+    lanes = style.lanes if isinstance(node, ir.Population | ir.Integrator) else 1
+    total = 0.0
     for p in ir.projections(node):
+        size = np.dtype(style.weight).itemsize / style.outputs_per_word
+        if isinstance(node, ir.Integrator) and not takes(p, style):
+            size = p.weight.itemsize
         layout = geometry(p, bounds.nodes[p.source].shape, lanes)
         phases = layout.stride[0] * layout.stride[1] * layout.taps[0] * layout.taps[1]
-        total += layout.source[2] * phases * layout.per_group[1]
-    return int(total * size)
+        total += layout.source[2] * phases * layout.per_group[1] * size
+    return int(total)
 
 
 def styles_of(target: Target | None) -> tuple[Style, ...]:
@@ -141,7 +150,16 @@ def fits(program: ir.Program, node: ir.Node, bounds: Bounds, style: Style) -> bo
     """Whether a node can have a style."""
     if isinstance(node, ir.LatencyEncoder):
         return not style.micro or _encodes(program, node, bounds, style)
+    if isinstance(node, ir.Integrator):
+        narrow = bounds.nodes[node.name].sums == "int16"
+        return not style.micro or (narrow and any(takes(p, style) for p in node.projections))
     return isinstance(node, ir.Population) and (not style.micro or _fits(node, bounds, style))
+
+
+def takes(p: ir.Projection, style: Style) -> bool:
+    """Whether a style's kernels can deliver a projection; else its loop in TIR does, to the same membranes."""
+    grouped = isinstance(p, ir.Conv) and p.groups > 1
+    return not style.micro or (not grouped and p.weight.dtype == np.int8)
 
 
 def _encodes(program: ir.Program, node: ir.LatencyEncoder, bounds: Bounds, style: Style) -> bool:

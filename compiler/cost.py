@@ -211,17 +211,17 @@ def geometry(p: ir.Projection, source: ir.Shape, lanes: int) -> ScatterConv:
     """`scatter_conv` without laying out any weight."""
     target = ir.conv_shape(p, source)
     none = np.zeros(0, dtype=np.int8)
-    lanes = 1 if isinstance(p, ir.Conv) and p.groups > 1 else lanes
-    target = (target[0], target[1], padded(target[2], lanes))
+    outputs, target = target[2], (target[0], target[1], padded(target[2], lanes))
     if isinstance(p, ir.Dense):
-        return ScatterConv(none, (1, 1, ir.size(source)), target, (1, 1), (0, 0), (1, 1), 1)
+        flat = (1, 1, ir.size(source))
+        return ScatterConv(none, flat, target, (1, 1), (0, 0), (1, 1), 1, target[2])
     _, kh, kw, _ = p.weight.shape
     taps = tuple(
         -(-(d * (k - 1) + 1) // s) for d, k, s in zip(p.dilation, (kh, kw), p.stride, strict=True)
     )
-    return ScatterConv(
-        none, source, target, p.stride, (p.padding[0], p.padding[1]), (taps[0], taps[1]), p.groups
-    )
+    outputs = outputs if p.groups > 1 else target[2]
+    pads = (p.padding[0], p.padding[1])
+    return ScatterConv(none, source, target, p.stride, pads, (taps[0], taps[1]), p.groups, outputs)
 
 
 def _reached(n: int, out: int, taps: int, stride: int, before: int) -> np.ndarray:

@@ -91,6 +91,8 @@ def instructions(
         return None, f"nothing was measured for {target.name}"
     if compiler is not None and compiler != costs.compiler:
         return None, f"code by {costs.compiler} was measured, this is by {compiler}"
+    if ir.coding_steps(program):
+        return None, "kernels of signed spikes were not measured"
     if layered:
         return None, "what runs layer by layer was not measured"
     found = estimate(program, bounds, choice, costs)

@@ -465,6 +465,11 @@ def silent_steps(program: Program) -> int:
     return next((n.silent for n in program.nodes if isinstance(n, Tsa)), 0)
 
 
+def period(program: Program) -> int:
+    """Steps from one frame to the next in a pipeline of signed spikes; 0 of any other program."""
+    return coding_steps(program) + silent_steps(program)
+
+
 def starts(program: Program) -> dict[str, int]:
     """Of a CSS program, the step (1...) in which a node's window begins: its first spikes come in or, of the
 

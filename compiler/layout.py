@@ -60,9 +60,9 @@ def padded(channels: int, lanes: int) -> int:
 class ScatterConv:
     """Weights of a convolution laid out for scattering.
 
-    weights: int8[C_in, sy, sx, taps_y, taps_x, O / groups], taps reversed in x only; contiguous.
-    source, target: map shapes; target's channels are padded (with zero weights) where asked.
-    per_group: (C_in / groups, O / groups).
+    weights: int8 or int16[C_in, sy, sx, taps_y, taps_x, O / groups], taps reversed in x only; contiguous.
+    source, target: map shapes; target's channels are padded where asked, without groups with zero weights.
+    outputs: O, padded as the weights are. per_group: (C_in / groups, O / groups).
     """
 
     weights: np.ndarray
@@ -72,10 +72,11 @@ class ScatterConv:
     padding: tuple[int, int]  # top, left
     taps: tuple[int, int]
     groups: int
+    outputs: int
 
     @property
     def per_group(self) -> tuple[int, int]:
-        return self.source[2] // self.groups, self.target[2] // self.groups
+        return self.source[2] // self.groups, self.outputs // self.groups
 
     @property
     def strip(self) -> tuple[int, int]:
@@ -89,24 +90,24 @@ class ScatterConv:
 def scatter_conv(p: ir.Projection, source: ir.Shape, lanes: int = 1) -> ScatterConv:
     """Lay out a projection; a dense one is a 1 x 1 convolution on the flattened map (1, 1, n).
 
-    Without groups the output channels are padded to a multiple of `lanes`.
+    The output channels are padded to a multiple of `lanes`.
     """
     target = ir.conv_shape(p, source)
     weight = p.weight
     if lanes > 1:
-        if isinstance(p, ir.Conv) and p.groups > 1:
-            raise ValueError("the channels of a grouped convolution are not padded")
         target = (target[0], target[1], padded(target[2], lanes))
-        extra = target[2] - weight.shape[0]
-        weight = np.pad(weight, [(0, extra), *[(0, 0)] * (weight.ndim - 1)])
+        if isinstance(p, ir.Dense) or p.groups == 1:
+            extra = target[2] - weight.shape[0]
+            weight = np.pad(weight, [(0, extra), *[(0, 0)] * (weight.ndim - 1)])
     if isinstance(p, ir.Dense):
         weights = np.ascontiguousarray(weight.T).reshape(weight.shape[1], 1, 1, 1, 1, -1)
-        return ScatterConv(weights, (1, 1, ir.size(source)), target, (1, 1), (0, 0), (1, 1), 1)
+        flat = (1, 1, ir.size(source))
+        return ScatterConv(weights, flat, target, (1, 1), (0, 0), (1, 1), 1, target[2])
     o, kh, kw, i = weight.shape
     (sy, sx), (dy, dx) = p.stride, p.dilation
     full_h, full_w = dy * (kh - 1) + 1, dx * (kw - 1) + 1
     taps_y, taps_x = -(-full_h // sy), -(-full_w // sx)
-    expanded = np.zeros((o, taps_y * sy, taps_x * sx, i), dtype=np.int8)
+    expanded = np.zeros((o, taps_y * sy, taps_x * sx, i), dtype=weight.dtype)
     expanded[:, :full_h:dy, :full_w:dx] = weight
     by_phase = expanded.reshape(o, taps_y, sy, taps_x, sx, i)[:, :, :, ::-1]
     # (groups, O/g, jy, ry, jx, rx, I) -> (groups, I, ry, rx, jy, jx, O/g)
@@ -115,9 +116,9 @@ def scatter_conv(p: ir.Projection, source: ir.Shape, lanes: int = 1) -> ScatterC
     weights = np.ascontiguousarray(ordered).reshape(
         p.groups * i, sy, sx, taps_y, taps_x, o // p.groups
     )
-    return ScatterConv(
-        weights, source, target, p.stride, (p.padding[0], p.padding[1]), (taps_y, taps_x), p.groups
-    )
+    pads, taps = (p.padding[0], p.padding[1]), (taps_y, taps_x)
+    outputs = o if p.groups > 1 else target[2]
+    return ScatterConv(weights, source, target, p.stride, pads, taps, p.groups, outputs)
 
 
 def row_taps(p: ir.Conv) -> np.ndarray:

@@ -55,13 +55,14 @@ class Buffer:
 class Plan:
     """Buffers by name ("conv1.u", "conv1.queue", ...) and the arena they fit into.
 
-    kept: nodes whose spikes of all steps are kept, one map after the other.
+    planes: of nodes whose spikes are kept for more than their step, how many maps lie one after the other: of
+    all steps or, of signed spikes that are read late, as many as it takes, used in turn.
     """
 
     buffers: dict[str, Buffer]
     arena_bytes: int
     bands: Bands = field(default_factory=dict)
-    kept: frozenset[str] = frozenset()
+    planes: dict[str, int] = field(default_factory=dict)
 
     def offset(self, name: str) -> int:
         return self.buffers[name].offset
@@ -75,9 +76,15 @@ def strip_elements(p: ir.Projection, source: ir.Shape, rows: int, lanes: int = 1
 
 
 def spike_map(bounds: Bounds, name: str) -> SpikeMap | None:
-    """The spike map of a node; None where it has a queue, or emits nothing."""
+    """The spike map of a node, of signed spikes with the negative ones below.
+
+    None where it has a queue, or emits nothing.
+    """
     b = bounds.nodes[name]
-    return SpikeMap(b.shape) if b.capacity and b.multiplicity == 1 else None
+    if not b.capacity or b.multiplicity != 1:
+        return None
+    h, w, c = b.shape
+    return SpikeMap((2 * h, w, c) if b.signed else b.shape)
 
 
 def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str = "speed") -> Plan:
@@ -98,12 +105,14 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str
 
 
 def _plan(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) -> Plan:
-    kept = {node.name for node in program.nodes if isinstance(node, ir.LatencyEncoder)}
+    steps = program.timesteps
+    planes = {n.name: steps for n in program.nodes if isinstance(n, ir.LatencyEncoder)}
     for node in program.nodes:
         if isinstance(node, ir.Population) and node.name in bands:
-            kept |= set(ir.sources(node))
-    plan = _place(_buffers(program, bounds, choice, bands, kept))
-    return replace(plan, bands=bands, kept=frozenset(kept))
+            planes |= dict.fromkeys(ir.sources(node), steps)
+    planes |= {name: delay + 1 for name, delay in ir.longest_delays(program).items() if delay}
+    plan = _place(_buffers(program, bounds, choice, bands, planes))
+    return replace(plan, bands=bands, planes=planes)
 
 
 def _smallest(program: ir.Program, bounds: Bounds, choice: Choice, plan: Plan) -> Plan:
@@ -144,7 +153,7 @@ def _candidates(program: ir.Program, bounds: Bounds) -> list[str]:
 
 
 def _buffers(
-    program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands, kept: set[str]
+    program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands, planes: dict[str, int]
 ) -> list[Buffer]:
     nodes, shapes, steps = program.nodes, ir.shapes(program), program.timesteps
     many = len(nodes)
@@ -179,6 +188,8 @@ def _buffers(
         if isinstance(node, ir.SampleInput):
             read = [order[n.name] for n in nodes if name in ir.sources(n) and lazy(n)]
             until = many + max(read) if read else last
+            if ir.coding_steps(program):
+                until = end  # every step takes a digit of each sample
             want(f"{name}.frame", node.dtype, ir.size(node.shape), (0, until))
         elif isinstance(node, ir.Encoder):
             dtype, count = _strip(node, shapes[node.projection.source], b, choice)
@@ -195,14 +206,21 @@ def _buffers(
             if isinstance(node, ir.Amos):
                 fired = SpikeMap((rows, *b.shape[1:])).plane
                 want(f"{name}.fired", "uint8", fired, *state)
+        elif isinstance(node, ir.Integrator):
+            h, w, channels = ir.conv_shape(node.projections[0], shapes[node.projections[0].source])
+            stored = h * w * padded(channels, choice[name].lanes)
+            want(f"{name}.z", b.sums, stored, *each(i, i))
+            want(f"{name}.u", b.width, h * w * channels, on)
+            if isinstance(node, ir.Tsa):
+                want(f"{name}.g", "int32", b.neurons, on)
         spikes = spike_map(bounds, name)
         if spikes is None:
             if b.capacity:
                 want(f"{name}.queue", bounds.event_dtype, b.capacity, *each(i, last))
         elif isinstance(node, ir.EventInput):
             want(f"{name}.spikes", "uint8", spikes.plane, *always)  # filled between steps
-        elif name in kept:
-            want(f"{name}.spikes", "uint8", spikes.plane * steps, on)
+        elif name in planes:
+            want(f"{name}.spikes", "uint8", spikes.plane * planes[name], on)
         else:
             want(f"{name}.spikes", "uint8", spikes.plane, *each(i, last))
     return wanted

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgesnn.targets.board import Counter
 
 PROTOCOL_VERSION = 1
-API_VERSION = 2  # ESNN_API_VERSION of esnn.h
+API_VERSION = 3  # ESNN_API_VERSION of esnn.h
 PAYLOAD_BYTES = 64
 
 HELLO, RESET, DATA, EVENTS, INFER, STEP, STEP_NODE, RESULT = range(0x01, 0x09)

@@ -19,7 +19,8 @@ from edgesnn.compiler.tir.rows import add_four, add_held, add_rows, first_bit
 
 
 def _weights(layout: ScatterConv, style: Style) -> tuple[int, str]:
-    return layout.weights.size // style.outputs_per_word, style.weight
+    dtype = style.weight if style.micro else layout.weights.dtype.name
+    return layout.weights.size // style.outputs_per_word, dtype
 
 
 def _one_event(layout: ScatterConv, style: Style, width: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import Bounds, fan_tables
-from edgesnn.compiler.choose import Choice
+from edgesnn.compiler.choose import Choice, takes
+from edgesnn.compiler.exits import lead_needed, narrowing, pair_reach
 from edgesnn.compiler.inspect import node_kind
 from edgesnn.compiler.layout import (
     ScatterConv,
@@ -25,6 +27,18 @@ from edgesnn.compiler.layout import (
 from edgesnn.compiler.plan import Plan, spike_map
 from edgesnn.compiler.styles import DSP, MVE, PLAIN, Style, small
 from edgesnn.compiler.tir.begin import add_current, begin_first, begin_first_narrow, begin_next
+from edgesnn.compiler.tir.css import (
+    amplify,
+    clear_words,
+    css_encode,
+    css_margin,
+    css_narrowed,
+    css_never,
+    css_sound,
+    integrate,
+    negate,
+    tsa_fire,
+)
 from edgesnn.compiler.tir.deliver import conv_map, conv_queue, dense_map, dense_queue
 from edgesnn.compiler.tir.encode import (
     blank_table,
@@ -72,9 +86,22 @@ class Emission:
         found = self.map_of(source)
         assert found is not None
         at = f"{self.plan.offset(f'{source}.spikes')}u"
-        if source in self.plan.kept:
+        if source in self.plan.planes:
             at += f" + (uint32_t)({step} - 1) * {found.plane}u"
         return found, f"(const {C_TYPES[found.dtype]} *)(const void *)(arena + {at})"
+
+    def half(self, name: str, *, delay: int = 0, negative: bool = False) -> tuple[SpikeMap, str]:
+        """The map of one sign of a node's signed spikes `delay` steps ago, and where its words lie."""
+        one = SpikeMap(self.bounds.nodes[name].shape)
+        both = self.map_of(name)
+        assert both is not None
+        at = f"{self.plan.offset(f'{name}.spikes')}u"
+        if name in self.plan.planes:
+            slot = f"(uint32_t)(t - {delay + 1}) % {self.plan.planes[name]}u"
+            at += f" + {slot} * {both.plane}u"
+        if negative:
+            at += f" + {one.positions * one.words * one.bits // 8}u"
+        return one, f"({C_TYPES[one.dtype]} *)(void *)(arena + {at})"
 
     def map_of(self, source: str) -> SpikeMap | None:
         return spike_map(self.bounds, source)
@@ -84,7 +111,7 @@ class Emission:
         spikes = self.map_of(node.name)
         assert spikes is not None
         at = f"{self.plan.offset(f'{node.name}.spikes')}u"
-        if node.name in self.plan.kept:
+        if node.name in self.plan.planes:
             at += f" + (uint32_t)({self.step(node)} - 1) * {spikes.plane}u"
         if node.name in self.plan.bands:
             at += f" + (uint32_t)row * {spikes.shape[1] * spikes.words * spikes.bits // 8}u"
@@ -111,7 +138,8 @@ class Emission:
 
     def call(self, kernel: Kernel, *arguments: str) -> str:
         """Register a kernel and return the statement that calls it."""
-        self.kernels.append(kernel)
+        if all(k.symbol != kernel.symbol for k in self.kernels):
+            self.kernels.append(kernel)
         return f"{kernel.symbol}({', '.join(arguments)});"
 
 
@@ -125,6 +153,10 @@ def emit(program: ir.Program, bounds: Bounds, plan: Plan, choice: Choice) -> Emi
             lines = _latency_encoder(e, i, node)
         elif isinstance(node, ir.CurrentEncoder):
             lines = _current_encoder(e, i, node)
+        elif isinstance(node, ir.CssEncoder):
+            lines = _css_encoder(e, i, node)
+        elif isinstance(node, ir.Integrator):
+            lines = _integrator(e, i, node)
         elif isinstance(node, ir.Merge):
             lines = _merge(e, i, node)
         elif isinstance(node, ir.OrPool | ir.SumPool):
@@ -445,6 +477,200 @@ def _replay(e: Emission, node: ir.Population, lines: list[str]) -> list[str]:
     ]
 
 
+def _css_encoder(e: Emission, i: int, node: ir.CssEncoder) -> list[str]:
+    spikes, words = e.half(node.name)
+    tables, _, steps = node.digits.shape
+    bit = 1 << np.arange(steps, dtype=np.int64)
+    codes = ((node.digits == 1) * bit).sum(axis=2) | ((node.digits == -1) * bit).sum(axis=2) << 16
+    kernel = css_encode(f"esnn_css_encode_{i}", spikes=spikes, tables=tables)
+    call = e.call(
+        kernel,
+        e.at(f"{node.source}.frame", "uint8", const=True),
+        e.table(f"digits_{i}", codes, "uint32"),
+        "p - 1",
+        words,
+        "out",
+    )
+    return [*_window(e, node), f"if (p <= {steps}) {{", f"  {call}", "}", *_NO_SOPS]
+
+
+_NO_SOPS = ["(void)sops;", "return out[0];"]
+
+
+def _window(e: Emission, node: ir.Node) -> list[str]:
+    """p = 1, 2, ... of the window that step t lies in."""
+    start, period = ir.starts(e.program)[node.name], ir.period(e.program)
+    return [f"int32_t p = (t - {start}) % {period} + 1;"]
+
+
+def _integrator(e: Emission, i: int, node: ir.Integrator) -> list[str]:
+    """A Tsa or CssOutput in step p of its window."""
+    b, style, steps = e.bounds.nodes[node.name], e.choice[node.name], ir.coding_steps(e.program)
+    first = node.projections[0]
+    full = ir.conv_shape(first, e.bounds.nodes[first.source].shape)
+    positions, channels = full[0] * full[1], full[2]
+    stored, width = padded(channels, style.lanes), str(b.sums)
+    h, z = e.at(f"{node.name}.u", "int32"), e.at(f"{node.name}.z", width)
+    begin = [_clear(e, f"{i}_h", positions * channels, h)]
+    if isinstance(node, ir.Tsa):
+        begin.append(_clear(e, f"{i}_g", b.neurons, e.at(f"{node.name}.g", "int32")))
+    minus = [
+        _integrate(e, f"{i}_{k}", node, p, style, negative=True)
+        for k, p in enumerate(node.projections)
+    ]
+    plus = [_integrate(e, f"{i}_{k}", node, p, style) for k, p in enumerate(node.projections)]
+    units = positions * stored
+    negated = e.call(negate(f"esnn_negate_{width}_{i}", units=units, width=width, style=style), z)
+    bias = node.bias.astype(np.int64)
+    table = e.table(f"bias_{i}", bias, "int32")
+    if node.correction.any():
+        final = e.table(f"last_{i}", bias + node.correction, "int32")
+        table = f"p == {steps} ? {final} : {table}"
+    added = e.call(
+        integrate(
+            f"esnn_integrate_{width}_{i}",
+            positions=positions,
+            channels=channels,
+            stored=stored,
+            width=width,
+            amplification=node.amplification,
+            style=style,
+        ),
+        e.at(f"{node.name}.z", width, const=True),
+        table,
+        h,
+    )
+    body = [
+        *_window(e, node),
+        "if (p == 1) {",
+        *(f"  {line}" for line in begin),
+        "}",
+        f"if (p <= {steps}) {{",
+        f"  {_zero(e, i, node, positions, stored, width, style)}",
+        *(f"  {line}" for line in minus),
+        f"  if (out[1] != 0) {{ {negated} }}",
+        *(f"  {line}" for line in plus),
+        f"  {added}",
+    ]
+    if isinstance(node, ir.CssOutput):
+        return [
+            *body,
+            "}",
+            *_css_readout(e, i, node, style),
+            "*sops = (uint32_t)out[1];",
+            "return out[0];",
+        ]
+    if node.silent:
+        amplified = amplify(
+            f"esnn_amplify_{i}", units=positions * channels, amplification=node.amplification
+        )
+        body += ["} else {", f"  {e.call(amplified, h)}"]
+    spikes, words = e.half(node.name)
+    kernel = tsa_fire(
+        f"esnn_tsa_fire_{i}",
+        source=full,
+        pool=node.pool,
+        stride=node.pool_stride,
+        padding=node.pool_padding,
+        spikes=spikes,
+        amplification=node.amplification,
+        rectified=node.rectified,
+        signed=node.signed,
+    )
+    fired = e.call(
+        kernel,
+        e.at(f"{node.name}.u", "int32", const=True),
+        e.table(f"amplitude_{i}", node.amplitude, "int32"),
+        e.at(f"{node.name}.g", "int32"),
+        words,
+        "out",
+    )
+    tail = [f"if (p > {node.silent}) {{", f"  {fired}", "}"]
+    return [*body, "}", *tail, "*sops = (uint32_t)out[1];", "return out[0];"]
+
+
+def _clear(e: Emission, tag: str, words: int, at: str) -> str:
+    return e.call(clear_words(f"esnn_clear_{tag}", words=words), at)
+
+
+def _zero(
+    e: Emission,
+    i: int,
+    node: ir.Integrator,
+    positions: int,
+    stored: int,
+    width: str,
+    style: Style,
+) -> str:
+    """Nothing has arrived yet in this step."""
+    values = np.zeros(stored, dtype=np.int64)
+    if style.biased:
+        values[0::2] ^= -(2**15)
+    if stored * np.dtype(width).itemsize % 4:
+        kernel = begin_first_narrow(
+            f"esnn_begin_first_{i}", positions=positions, channels=stored, width=width
+        )
+        return e.call(kernel, e.table(f"zero_{i}", values, width), e.at(f"{node.name}.z", width))
+    words = np.ascontiguousarray(values.astype(width)).view(np.uint32)
+    kernel = begin_first(f"esnn_begin_first_{i}", positions=positions, words=words.size)
+    return e.call(kernel, e.table(f"zero_{i}", words, "uint32"), e.at(f"{node.name}.z", "uint32"))
+
+
+def _css_readout(e: Emission, i: int, node: ir.CssOutput, style: Style) -> list[str]:
+    """What is asked in step p of the output's window; in the last one the leader is the answer."""
+    rule, classes, steps = e.program.readout, len(node.bias), ir.coding_steps(e.program)
+    assert isinstance(rule, ir.Css)
+    u = e.at(f"{node.name}.u", "int32", const=True)
+    never = e.call(css_never(f"esnn_css_never_{i}", classes=classes), u, "out")
+    if rule.exit == "never":
+        return [never]
+    if rule.exit == "margin":
+        kernel = css_margin(f"esnn_css_margin_{i}", classes=classes, steps=steps)
+        margins = e.table(f"margins_{i}", np.array(rule.margins), "int32")
+        return [e.call(kernel, u, margins, "p - 1", "out")]
+    source = narrowing(e.program)
+    if source is None:
+        needed = np.clip(lead_needed(e.program), 0, 2**31 - 1)
+        kernel = css_sound(f"esnn_css_sound_{i}", classes=classes, steps=steps)
+        sound = e.call(kernel, u, e.table(f"needed_{i}", needed, "int32"), f"{steps} - p", "out")
+    else:
+        sound = _narrowed(e, i, node, style, source, u)
+    return [f"if (p == {steps}) {{", f"  {never}", "} else {", f"  {sound}", "}"]
+
+
+def _narrowed(e: Emission, i: int, node: ir.CssOutput, style: Style, source: str, u: str) -> str:
+    p, classes = node.projections[0], len(node.bias)
+    style = style if takes(p, style) else PLAIN
+    lanes = style.lanes
+    layout = scatter_conv(p, e.bounds.nodes[source].shape, e.choice[node.name].lanes)
+    place = np.arange(classes)
+    weights, dtype = f"weights_{i}_0", style.weight if style.micro else p.weight.dtype.name
+    if style.order:
+        place = place // lanes * lanes + np.argsort(style.order)[place % lanes]
+    stored = layout.target[2]
+    if style.outputs_per_word != 1:
+        dtype, stored = "int8", classes
+        weights = e.table(f"plain_{i}", np.ascontiguousarray(p.weight.T), dtype)
+    kernel = css_narrowed(
+        f"esnn_css_narrowed_{i}",
+        classes=classes,
+        units=e.bounds.nodes[source].neurons,
+        stored=stored,
+        weight=dtype,
+    )
+    return e.call(
+        kernel,
+        u,
+        e.table(f"reach_{i}", pair_reach(e.program), "int32"),
+        e.table(f"corrections_{i}", node.correction, "int32"),
+        weights,
+        e.table(f"place_{i}", place, "int32"),
+        e.at(f"{source}.g", "int32", const=True),
+        f"{ir.coding_steps(e.program)} - p",
+        "out",
+    )
+
+
 def packed_weights(weights: np.ndarray, style: Style) -> np.ndarray:
     """A layout's weights as the words of the style's table, flat."""
     flat = weights.astype(np.int64).reshape(-1)
@@ -456,16 +682,38 @@ def packed_weights(weights: np.ndarray, style: Style) -> np.ndarray:
     return flat
 
 
-def _integrate(e: Emission, tag: str, node: ir.Population, p: ir.Projection, style: Style) -> str:
-    """The call that delivers a source's events of a step into a population, or a band of it."""
-    event, width = e.bounds.event_dtype, str(e.bounds.nodes[node.name].width)
-    u, source = e.at(f"{node.name}.u", width), e.bounds.nodes[p.source]
+def _integrate(
+    e: Emission,
+    tag: str,
+    node: ir.Population | ir.Integrator,
+    p: ir.Projection,
+    style: Style,
+    *,
+    negative: bool = False,
+) -> str:
+    """The call that delivers a source's events of a step into a population, or a band of it.
+
+    Of signed spikes those of one sign, into what arrives in this step.
+    """
+    event, b, source = e.bounds.event_dtype, e.bounds.nodes[node.name], e.bounds.nodes[p.source]
+    signed = isinstance(node, ir.Integrator)
+    width = str(b.sums if signed else b.width)
+    u = e.at(f"{node.name}.{'z' if signed else 'u'}", width)
     layout = scatter_conv(p, source.shape, style.lanes)
-    weights = e.table(f"weights_{tag}", packed_weights(layout.weights, style), style.weight)
+    if not takes(p, style):
+        style = PLAIN
+    table = f"weights_{tag}"
+    if not negative:  # both signs read one table by one kernel
+        packed = packed_weights(layout.weights, style) if style.micro else layout.weights
+        dtype = style.weight if style.micro else layout.weights.dtype.name
+        e.table(table, packed, dtype)
     common: dict[str, Any] = {"layout": layout, "style": style, "width": width}
     spiked = e.map_of(p.source)
-    if spiked is not None:
-        incoming: tuple[str, ...] = (e.spikes(p.source, e.step(node))[1],)
+    if signed:
+        spiked, words = e.half(p.source, delay=p.delay, negative=negative)
+        incoming: tuple[str, ...] = (words,)
+    elif spiked is not None:
+        incoming = (e.spikes(p.source, e.step(node))[1],)
     else:
         incoming = (e.at(f"{p.source}.queue", event, const=True), e.count(p.source))
     if isinstance(p, ir.Dense):
@@ -476,18 +724,26 @@ def _integrate(e: Emission, tag: str, node: ir.Population, p: ir.Projection, sty
             kernel = dense_queue(
                 symbol, capacity=source.capacity, event=event, outputs=outputs, **common
             )
-        return e.call(kernel, *incoming, weights, u, "out")
+        return e.call(kernel, *incoming, table, u, "out")
     symbol = f"esnn_conv_{width}_{tag}"
     rows, columns = fan_tables(p, source.shape)
-    across = e.table(f"columns_{tag}", columns, "int32")
+    across, down = f"columns_{tag}", f"taps_{tag}"
+    if not negative:
+        e.table(across, columns, "int32")
     if spiked is not None:
-        taps = e.table(f"taps_{tag}", row_taps(p), "int32")
-        kernel = conv_map(symbol, spikes=spiked, band=e.rows(node), **common)
+        if not negative:
+            e.table(down, row_taps(p), "int32")
+        kernel = conv_map(symbol, spikes=spiked, band=_band(e, node, layout), **common)
         row = "row" if node.name in e.plan.bands else "0"
-        return e.call(kernel, *incoming, weights, taps, across, row, u, "out")
+        return e.call(kernel, *incoming, table, down, across, row, u, "out")
     kernel = conv_queue(symbol, capacity=source.capacity, event=event, **common)
     down = e.table(f"rows_{tag}", rows, "int32")
-    return e.call(kernel, *incoming, weights, down, across, u, "out")
+    return e.call(kernel, *incoming, table, down, across, u, "out")
+
+
+def _band(e: Emission, node: ir.Node, layout: ScatterConv) -> int:
+    """Rows of targets that are worked on together; a Tsa's map may be pooled, its targets are not."""
+    return layout.target[0] if isinstance(node, ir.Tsa) else e.rows(node)
 
 
 def model_header(e: Emission) -> str:
@@ -557,6 +813,8 @@ def model_source(e: Emission) -> str:
     p, plan = e.program, e.plan
     output = e.bounds.nodes[p.output.name]
     rows = []
+    starts, period = ir.starts(p), ir.period(p)
+    cycle = math.lcm(period, *plan.planes.values()) if period else 0
     for i, node in enumerate(p.nodes):
         b = e.bounds.nodes[node.name]
         run = "0" if i == 0 else f"node_{i}"
@@ -564,12 +822,13 @@ def model_source(e: Emission) -> str:
         bits, plane, at = 0, 0, 0
         if spikes is not None:
             bits, at = spikes.bits, plan.offset(f"{node.name}.spikes")
-            plane = spikes.plane if node.name in plan.kept else 0
+            plane = spikes.plane if node.name in plan.planes else 0
         elif b.capacity:
             at = plan.offset(f"{node.name}.queue")
         rows.append(
             f'  {{"{node.name}", {run}, {at}u, {b.capacity}u, {b.neurons}u, {kind}, '
-            f"{bits}u, {b.shape[2]}u, {plane}u}}"
+            f"{bits}u, {b.shape[2]}u, {plane}u, {plan.planes.get(node.name, 1)}u, "
+            f"{starts.get(node.name, 1)}u}}"
         )
     nodes = ",\n".join(rows)
     held = "frame" if isinstance(p.input, ir.SampleInput) else "spikes"
@@ -599,6 +858,9 @@ const esnn_model esnn_model_data = {{
   .nodes = nodes,
   .node_count = {len(p.nodes)}u,
   .timesteps = {p.timesteps}u,
+  .period = {period}u,
+  .coding = {ir.coding_steps(p)}u,
+  .cycle = {cycle}u,
   .classes = {p.classes}u,
   .input_bytes = {_input_bytes(e)}u,
   .input_offset = {plan.offset(f"{p.input.name}.{held}")}u,

@@ -68,8 +68,13 @@ int32_t esnn_reset(esnn_ctx *ctx) {
   ctx->node = 0;
   ctx->last_count = 0;
   ctx->last_node = 0;
+  ctx->newest = 0;
+  ctx->oldest = 0;
   ctx->label = -1;
+  ctx->decided_at = 0;
   ctx->exited = 0;
+  ctx->done = 0;
+  ctx->has_output = 0;
   return ESNN_OK;
 }
 
@@ -100,7 +105,7 @@ int32_t esnn_push_part(esnn_ctx *ctx, size_t offset, const void *samples, size_t
   }
   if (offset == 0) {
     (void)esnn_reset(ctx);
-  } else if (ctx->step != 0 || ctx->label >= 0) {
+  } else if (ctx->step != 0 || ctx->done) {
     return ESNN_ERR_STATE; /* the running inference already uses the frame's memory */
   } else if (offset != ctx->filled) {
     return ESNN_ERR_ARGUMENT;
@@ -123,6 +128,27 @@ int32_t esnn_push_frame(esnn_ctx *ctx, const void *samples, size_t bytes) {
   return esnn_push_part(ctx, 0, samples, bytes);
 }
 
+int32_t esnn_push_next(esnn_ctx *ctx, const void *samples, size_t bytes) {
+  uint32_t since;
+  if (esnn_unbound(ctx) || samples == NULL) {
+    return ESNN_ERR_ARGUMENT;
+  }
+  if (ctx->model->period == 0 || ctx->done || ctx->step == 0) {
+    return esnn_push_frame(ctx, samples, bytes);
+  }
+  if (bytes != ctx->model->input_bytes) {
+    return ESNN_ERR_ARGUMENT;
+  }
+  /* Its window begins one period after that of the frame before, whose last digit goes out in step `coding`. */
+  since = ctx->step - ctx->newest;
+  if (ctx->node != 0 || since < ctx->model->coding || since > ctx->model->period) {
+    return ESNN_ERR_STATE;
+  }
+  memcpy(ctx->arena + ctx->model->input_offset, samples, bytes);
+  ctx->newest += ctx->model->period;
+  return ESNN_OK;
+}
+
 int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count) {
   const esnn_model *model;
   const esnn_node *input;
@@ -141,7 +167,7 @@ int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count)
       return ESNN_ERR_ARGUMENT;
     }
   }
-  if (ctx->label >= 0) {
+  if (ctx->done) {
     (void)esnn_reset(ctx);
   } else if (ctx->node != 0) {
     return ESNN_ERR_STATE; /* in the middle of a step */
@@ -163,23 +189,72 @@ int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count)
   return ESNN_OK;
 }
 
+/* Step before the first one of the frame that a node works on in this step. */
+static uint32_t esnn_window(const esnn_ctx *ctx, const esnn_node *node) {
+  uint32_t since;
+  if (ctx->model->period == 0) {
+    return 0;
+  }
+  since = ctx->step - node->start;
+  return since - since % ctx->model->period;
+}
+
+/* Whether a node has anything to do in this step. */
+static int esnn_works(const esnn_ctx *ctx, const esnn_node *node) {
+  return ctx->step >= node->start && esnn_window(ctx, node) <= ctx->newest;
+}
+
+/* The output node has returned `out` for the frame that is decided next: ESNN_OK or ESNN_DECIDED. */
+static int32_t esnn_decide(esnn_ctx *ctx, int32_t out) {
+  uint32_t step = ctx->step - ctx->oldest;
+  if (out <= 0 && step != ctx->model->timesteps) {
+    return ESNN_OK;
+  }
+  ctx->label = out > 0 ? out - 1 : -out - 1;
+  ctx->exited = out > 0;
+  ctx->decided_at = step;
+  if (ctx->oldest == ctx->newest) {
+    ctx->done = 1;
+  } else {
+    ctx->oldest += ctx->model->period;
+  }
+  return ESNN_DECIDED;
+}
+
+/* Begin the next timestep. Steps of a pipeline are counted anew before they become too large to count. */
+static void esnn_next_step(esnn_ctx *ctx) {
+  uint32_t cycle = ctx->model->cycle;
+  ++ctx->step;
+  if (cycle != 0 && ctx->step > cycle + ctx->model->timesteps && ctx->oldest >= cycle) {
+    ctx->step -= cycle;
+    ctx->newest -= cycle;
+    ctx->oldest -= cycle;
+  }
+}
+
 int32_t esnn_step_node(esnn_ctx *ctx) {
   const esnn_model *model;
   const esnn_node *node;
   uint32_t sops = 0;
-  int32_t out;
+  int32_t out = 0;
+  int works, decides;
   if (esnn_unbound(ctx)) {
     return ESNN_ERR_ARGUMENT;
   }
   model = ctx->model;
-  if (ctx->label >= 0 || ctx->filled != model->input_bytes) {
+  if (ctx->done || ctx->filled != model->input_bytes) {
     return ESNN_ERR_STATE;
   }
   if (ctx->node == 0) {
-    ++ctx->step;
+    esnn_next_step(ctx);
   }
   node = &model->nodes[ctx->node];
-  out = node->run == NULL ? (int32_t)esnn_counts(ctx)[0] : node->run(ctx->arena, (int32_t)ctx->step, &sops);
+  works = esnn_works(ctx, node);
+  if (node->run == NULL) {
+    out = (int32_t)esnn_counts(ctx)[0];
+  } else if (works) {
+    out = node->run(ctx->arena, (int32_t)ctx->step, &sops);
+  }
   esnn_all_stats(ctx)[ctx->node].sops += sops;
   ctx->last_node = ctx->node;
   ctx->seek_event = 0;
@@ -196,16 +271,12 @@ int32_t esnn_step_node(esnn_ctx *ctx) {
   if (model->input_bytes == 0) {
     esnn_clear_input(ctx);
   }
-  if (out > 0) {
-    ctx->label = out - 1;
-    ctx->exited = 1;
-    return ESNN_DECIDED;
+  if (!works) {
+    return ESNN_OK;
   }
-  if (ctx->step == model->timesteps) {
-    ctx->label = -out - 1;
-    return ESNN_DECIDED;
-  }
-  return ESNN_OK;
+  ctx->has_output = 1;
+  decides = esnn_window(ctx, node) == ctx->oldest; /* else that frame was decided early */
+  return decides ? esnn_decide(ctx, out) : ESNN_OK;
 }
 
 int32_t esnn_step(esnn_ctx *ctx) {
@@ -232,7 +303,7 @@ int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out) {
     return ESNN_ERR_STATE;
   }
   out->label = (uint32_t)ctx->label;
-  out->step = ctx->step;
+  out->step = ctx->decided_at;
   out->exited = ctx->exited;
   return ESNN_OK;
 }
@@ -242,8 +313,8 @@ int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out) {
   if (esnn_unbound(ctx) || out == NULL || k >= ctx->model->classes) {
     return ESNN_ERR_ARGUMENT;
   }
-  if (ctx->step == 0 || (ctx->step == 1 && ctx->node != 0)) {
-    return ESNN_ERR_STATE; /* the output node has not run yet */
+  if (!ctx->has_output) {
+    return ESNN_ERR_STATE;
   }
   u = ctx->arena + ctx->model->output_offset;
   if (ctx->model->output_bytes == 2u) {
@@ -267,7 +338,7 @@ int32_t esnn_event(esnn_ctx *ctx, uint32_t i, uint32_t *out) {
     *out = esnn_read_event(map, ctx->model->event_bytes, i);
     return ESNN_OK;
   }
-  map += (size_t)(ctx->step - 1u) * node->plane_bytes;
+  map += (size_t)((ctx->step - 1u) % node->planes) * node->plane_bytes;
   if (i < ctx->seek_event) {
     ctx->seek_event = 0;
     ctx->seek_bit = 0;

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define ESNN_API_VERSION 2u
+#define ESNN_API_VERSION 3u
 
 /* Return codes. */
 #define ESNN_OK 0             /* done; from a step: no decision yet */
@@ -22,7 +22,7 @@ extern "C" {
 #define ESNN_ERR_ARGUMENT -1  /* null pointer, wrong length, address outside the map */
 #define ESNN_ERR_MEMORY -2    /* arena too small or not 8-byte aligned */
 #define ESNN_ERR_VERSION -3   /* model was generated for another ESNN_API_VERSION */
-#define ESNN_ERR_STATE -4     /* not now: no complete frame yet, already decided, nothing decided yet */
+#define ESNN_ERR_STATE -4     /* not now: no complete frame yet, already decided, nothing decided yet, encoder busy */
 #define ESNN_ERR_INPUT -5     /* this model takes the other kind of input (samples / events) */
 
 /* esnn_node.kind */
@@ -37,7 +37,11 @@ extern "C" {
  * returns class + 1 when the readout's criterion is met and -(class + 1) with the leading class when it is not.
  *
  * What a node emits in a step is a spike map or, where bits is 0, a queue of model->event_bytes an address. In a
- * map every position has its channels as bits of one or more words, the first channel in the lowest bit. */
+ * map every position has its channels as bits of one or more words, the first channel in the lowest bit. A node of
+ * signed spikes has a second map behind it, of the negative ones: address neurons + a is unit a's.
+ *
+ * In a model with a period the nodes are a pipeline: each works in windows of `period` steps, the first of which
+ * begins in step `start`, and is not run where its window has no frame. */
 typedef struct esnn_node {
   const char *name;
   int32_t (*run)(uint8_t *arena, int32_t t, uint32_t *sops);
@@ -48,6 +52,8 @@ typedef struct esnn_node {
   uint32_t bits;        /* of a map's word: 8, 16 or 32 */
   uint32_t channels;    /* of a position */
   uint32_t plane_bytes; /* from one step's map to the next one's; 0: all steps use one */
+  uint32_t planes;      /* after so many steps maps are used again */
+  uint32_t start;       /* step in which its first window begins; 1 without a period */
 } esnn_node;
 
 /* A compiled model: constant, lives in flash. */
@@ -57,7 +63,10 @@ typedef struct esnn_model {
   const char *name;
   const esnn_node *nodes; /* topological order; the last one is the output */
   uint32_t node_count;
-  uint32_t timesteps;
+  uint32_t timesteps; /* from the first step to the last that can decide */
+  uint32_t period;    /* steps from one frame to the next in a pipeline; 0: one inference after the other */
+  uint32_t coding;    /* steps in which an encoder of a pipeline needs its frame */
+  uint32_t cycle;     /* a multiple of the period and of all `planes`, after which steps are counted anew */
   uint32_t classes;
   uint32_t input_bytes;  /* one frame of samples; 0 for an event input */
   uint32_t input_offset; /* in the arena: the frame; for an event input its spike map */
@@ -80,13 +89,18 @@ typedef struct esnn_ctx {
   uint8_t *arena;
   uint32_t filled;     /* bytes of the frame received */
   uint32_t step;       /* timestep under way or finished, 0 before the first */
+  uint32_t newest;     /* step before the first one of the frame pushed last */
+  uint32_t oldest;     /* step before the first one of the frame that is decided next */
   uint32_t node;       /* next node to run in this step */
   uint32_t last_node;  /* node run last */
   uint32_t last_count; /* events that it has emitted */
   uint32_t seek_event; /* esnn_event's place in its map: this event is the next one at or after this bit */
   uint32_t seek_bit;
-  int32_t label;       /* -1 until decided */
+  int32_t label;       /* of the last decision; -1 before the first */
+  uint32_t decided_at; /* its timestep */
   uint32_t exited;
+  uint32_t done;       /* no frame is left to decide */
+  uint32_t has_output; /* the output node has run */
 } esnn_ctx;
 
 typedef struct esnn_decision {
@@ -103,6 +117,12 @@ int32_t esnn_reset(esnn_ctx *ctx);
 int32_t esnn_push_frame(esnn_ctx *ctx, const void *samples, size_t bytes);
 /* The same in consecutive parts; offset 0 starts a new inference. */
 int32_t esnn_push_part(esnn_ctx *ctx, size_t offset, const void *samples, size_t bytes);
+/* A pipelined model: the next frame, between two steps, before the one pushed last is decided. It enters as soon as
+ * the encoder is done with that one: until then, and when it comes too late to follow without a gap, the answer is
+ * ESNN_ERR_STATE: step on, at the latest until all frames are decided. Then, as for a model without a period, this
+ * is esnn_push_frame. Decisions come in the order of the frames; esnn_node_stats count all frames since
+ * esnn_push_frame. */
+int32_t esnn_push_next(esnn_ctx *ctx, const void *samples, size_t bytes);
 /* Events of the step that esnn_step runs next; an address that comes twice in a step counts once. The first
  * push after a decision, or after esnn_reset, starts a new inference. */
 int32_t esnn_push_events(esnn_ctx *ctx, const uint32_t *addresses, size_t count);
@@ -112,7 +132,7 @@ int32_t esnn_step_node(esnn_ctx *ctx);
 int32_t esnn_step(esnn_ctx *ctx);
 /* Step until decided (an event input sees no further events): ESNN_DECIDED. */
 int32_t esnn_run(esnn_ctx *ctx);
-/* The decision, once there is one. */
+/* The last decision, once there is one. */
 int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out);
 /* Output membrane of class k as of the last finished step of the output node. */
 int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out);

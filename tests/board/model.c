@@ -83,11 +83,11 @@ static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
 
 static const esnn_node nodes[2] = {
 #ifdef TEST_EVENT_INPUT
-    {"input", 0, INPUT, PIXELS, PIXELS, ESNN_NODE_INPUT, 8u, 1u, 0u},
+    {"input", 0, INPUT, PIXELS, PIXELS, ESNN_NODE_INPUT, 8u, 1u, 0u, 1u, 1u},
 #else
-    {"encoder", encode, QUEUE, PIXELS, PIXELS, ESNN_NODE_ENCODER, 0u, 1u, 0u},
+    {"encoder", encode, QUEUE, PIXELS, PIXELS, ESNN_NODE_ENCODER, 0u, 1u, 0u, 1u, 1u},
 #endif
-    {"output", decide, QUEUE, 0u, CLASSES, ESNN_NODE_OUTPUT, 0u, CLASSES, 0u}};
+    {"output", decide, QUEUE, 0u, CLASSES, ESNN_NODE_OUTPUT, 0u, CLASSES, 0u, 1u, 1u}};
 
 const esnn_model esnn_model_data = {
     .api_version = ESNN_API_VERSION,
