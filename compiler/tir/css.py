@@ -1,7 +1,7 @@
 """Canonic signed spikes: digits of samples, integration in a window, ternary fire, readout (ir.Tsa, CssOutput).
 
-What arrives in a step is added up in z by the kernels of deliver.py: the weights of negative spikes first, then
-z is negated, then the weights of positive ones. z is as narrow as the proof allows; membranes h and g are int32.
+What arrives in a step is added up in z by the kernels of deliver.py: the weights of negative spikes first,
+then z is negated, then the weights of positive ones. z is as narrow as the proof allows; h and g are int32.
 """
 
 from __future__ import annotations
