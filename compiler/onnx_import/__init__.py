@@ -1,0 +1,22 @@
+"""ONNX in: `load_onnx` turns an exported feed-forward network into an Ann. docs/ONNX.md says what is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgesnn.compiler.ann import Ann
+from edgesnn.compiler.onnx_import.network import network
+from edgesnn.compiler.onnx_import.read import read
+
+
+def load_onnx(path_or_bytes: str | Path | bytes, name: str | None = None) -> Ann:
+    """The network in an ONNX file (a path, or the file's bytes), opset 13 or newer.
+
+    `name` is the network's; without it the file's name, without its ending. Raises UsageError if there is no
+    such file, else EdgesnnError: one line that says all that cannot be converted.
+    """
+    source = read(path_or_bytes, name)
+    return network(source)
+
+
+__all__ = ["load_onnx"]
