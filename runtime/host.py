@@ -7,7 +7,9 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from ctypes import c_int32, c_size_t, c_uint32, c_void_p
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +20,7 @@ from edgesnn.runtime.engine import Decision, Trace
 from edgesnn.targets.errors import EdgesnnError
 
 DECIDED = 1
+BUSY = -4  # ESNN_ERR_STATE: not now
 
 
 def _load(library: Path) -> ctypes.CDLL:
@@ -88,6 +91,7 @@ class HostEngine:
             "esnn_init": (c_int32, [c_void_p, c_void_p, c_void_p, c_size_t]),
             "esnn_reset": (c_int32, [c_void_p]),
             "esnn_push_frame": (c_int32, [c_void_p, c_void_p, c_size_t]),
+            "esnn_push_next": (c_int32, [c_void_p, c_void_p, c_size_t]),
             "esnn_push_events": (c_int32, [c_void_p, c_void_p, c_size_t]),
             "esnn_step_node": (c_int32, [c_void_p]),
             "esnn_step": (c_int32, [c_void_p]),
@@ -131,6 +135,41 @@ class HostEngine:
                 if self._call("esnn_step", self._ctx) == DECIDED:
                     break
         return self._outcome(time.perf_counter() - start)
+
+    def infer_pipelined(self, samples: Iterable[np.ndarray]) -> Iterator[Decision]:
+        """Classify samples in order, each pushed as soon as the encoder is done with the one before.
+
+        Of a model of signed spikes: a frame enters every T + silent steps, while deeper layers still work on
+        the last one. Any other model takes one after the other. `events` and `sops` are those since the
+        decision before, whichever frame they belong to.
+        """
+        waiting = (self.bundle.check_sample(sample) for sample in samples)
+        pending = next(waiting, None)
+        total = np.zeros_like(self._stats, dtype=np.int64)
+        self._call("esnn_reset", self._ctx)
+        flying = 0
+        while pending is not None or flying:
+            if pending is not None:
+                size = pending.nbytes
+                if flying == 0:
+                    self._call("esnn_push_frame", self._ctx, pending.ctypes.data, size)
+                    total[:] = 0
+                    pushed = True
+                else:
+                    status = self._lib.esnn_push_next(self._ctx, pending.ctypes.data, size)
+                    pushed = status >= 0
+                    if not pushed and status != BUSY:
+                        self._call("esnn_push_next", self._ctx, pending.ctypes.data, size)
+                if pushed:
+                    flying += 1
+                    pending = next(waiting, None)
+            if self._call("esnn_step", self._ctx) == DECIDED:
+                flying -= 1
+                found = self._outcome(None)
+                now = np.stack([found.events, found.sops], axis=1)
+                events, sops = (now - total).T
+                total = now
+                yield replace(found, events=events, sops=sops)
 
     def trace(self, sample: np.ndarray) -> Trace:
         """Classify one sample and keep every event of every node."""
