@@ -32,11 +32,13 @@ def network(source: Source) -> Ann:
     walk = _Walk(source)
     walk.run()
     walk.offences.raise_if_any(source.file)
-    output = walk.values[source.output_name]
+    output = walk.values.get(source.output_name)
     if isinstance(output, Scores):
         output = output.tensor
     if not isinstance(output, Tensor):
-        raise EdgesnnError(f"{source.file}: its output does not depend on its input")
+        raise EdgesnnError(
+            f"{source.file}: its output {source.output_name} is not computed from its input"
+        )
     if walk.layers == 0:
         raise EdgesnnError(
             f"{source.file}: holds no Conv, Gemm or MatMul layer; there is nothing to convert"
@@ -49,7 +51,7 @@ def network(source: Source) -> Ann:
     try:
         return walk.units.finished(source.name, output)
     except Refusal as refusal:
-        raise EdgesnnError(f"{source.file}: its output {refusal}") from None
+        raise EdgesnnError(f"{source.file}: {refusal}") from None
 
 
 class _Walk:
@@ -74,9 +76,9 @@ class _Walk:
             except Refusal as refusal:
                 self.offences.add(label, proto.op_type, str(refusal))
                 results = self._after_refusal(proto)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                self.offences.add(label, proto.op_type, f"is malformed: {reason}")
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                reason = "an input or attribute is missing or of the wrong kind; export it again"
+                self.offences.add(label, proto.op_type, reason)
                 results = self._after_refusal(proto)
             for name, value in zip(proto.output, results, strict=False):
                 if name:
@@ -106,7 +108,7 @@ class _Walk:
             return tuple(Unknown() for _ in proto.output)
         fed = next(v for v in values if v is not None and not isinstance(v, np.ndarray))
         if proto.op_type in ENDINGS:
-            if label not in self.endings:
+            if proto.output[0] not in self.endings:
                 raise Refusal("stands inside the network; it is read at the end alone")
         elif isinstance(fed, Scores):
             return tuple(fed for _ in proto.output)
@@ -143,7 +145,7 @@ class _Walk:
                 continue
             if proto.op_type not in ENDINGS | {"Cast", "Flatten", "Identity", "Reshape", "Squeeze"}:
                 break
-            found.add(proto.name or next(o for o in proto.output if o))
+            found.add(proto.output[0])
             wanted = proto.input[0]
         return found
 

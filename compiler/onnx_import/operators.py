@@ -341,6 +341,32 @@ def max_pool(node: Node) -> Tensor:
     return node.units.arranged(state, "C", *spatial)
 
 
+def pad(node: Node) -> Tensor:
+    """Pad with zeros above, below and beside a map."""
+    x, units = node.tensor(), node.units
+    rank = len(x.axes) + 1
+    value = node.numbers(2, "value") if node.has(2) else np.zeros(1)
+    if node.attribute("mode", "constant") != "constant" or (value != 0).any():
+        raise Refusal("pads with something else than zeros")
+    given = [int(p) for p in node.array(1, "pads").ravel()]
+    named = node.integers(3, "axes")
+    axes = list(range(rank)) if named is None else [a % rank for a in named]
+    if len(given) != 2 * len(axes) or min(given) < 0:
+        raise Refusal(f"its pads {given} do not fit, or crop")
+    if any(label.startswith("fed") for labels in units.resolve(x.axes) for label in labels):
+        units.input.complete()
+    resolved = units.resolve(x.axes)
+    begin, end = {"H": 0, "W": 0}, {"H": 0, "W": 0}
+    for i, axis in enumerate(axes):
+        if not (given[i] or given[len(axes) + i]):
+            continue
+        labels = resolved[axis - 1] if axis else ("N",)
+        if labels not in (("H",), ("W",)):
+            raise Refusal("pads another axis than height and width")
+        begin[labels[0]], end[labels[0]] = given[i], given[len(axes) + i]
+    return units.padded(x, (begin["H"], begin["W"], end["H"], end["W"]))
+
+
 def global_max_pool(node: Node) -> Tensor:
     """GlobalMaxPool."""
     x = node.tensor()
@@ -457,7 +483,14 @@ def _parted(units: Units, x: Tensor, dims: list[int]) -> Axes:
     """Axes of lengths `dims` that run through the labels of a tensor in the same order."""
     labels = [label for axis in x.axes for label in axis]
     axes = []
-    for n in dims:
+    for i, n in enumerate(dims):
+        if labels and units.size(x, labels[0]) > n > 1 and _is_loose(units, labels[0]):
+            # Only the input may be parted: nothing has been computed of it yet.
+            whole, parts = units.size(x, labels[0]), [m for m in dims[i:] if m > 1]
+            while parts and prod(parts) > whole:
+                parts.pop()
+            if prod(parts) == whole:
+                labels[:1] = units.input.split(labels[0], parts)
         taken: list[str] = []
         while labels and prod(units.size(x, t) for t in taken) < n:
             taken.append(labels.pop(0))
@@ -467,6 +500,13 @@ def _parted(units: Units, x: Tensor, dims: list[int]) -> Axes:
             )
         axes.append(tuple(taken))
     return tuple(axes)
+
+
+def _is_loose(units: Units, label: str) -> bool:
+    known = units.input
+    return (
+        label.startswith("fed") and not {label} & {*known.roles, *known.parts} and "." not in label
+    )
 
 
 # Shapes and endings
@@ -632,6 +672,7 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "Min": minimum,
     "Mul": mul,
     "Neg": neg,
+    "Pad": pad,
     "QuantizeLinear": quantize_linear,
     "ReduceMean": reduce_mean,
     "Relu": relu,

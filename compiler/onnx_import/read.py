@@ -78,7 +78,7 @@ def read(path_or_bytes: str | Path | bytes, name: str | None) -> Source:
         model = onnx.load_model_from_string(data)
     except Exception:  # protobuf's own error classes differ from release to release
         model = None
-    if model is None or not model.ir_version or not model.HasField("graph"):
+    if model is None or not _is_whole(model):
         raise EdgesnnError(f"{file}: is no ONNX file, or is cut short; export or copy it again")
     opset = _opset(model, file)
     _load_external(model, folder, file)
@@ -94,7 +94,7 @@ def dtype_name(data_type: int) -> str:
     """ONNX's name of an element type: "FLOAT", "INT4"."""
     from onnx import TensorProto
 
-    return str(TensorProto.DataType.Name(data_type)) if data_type else "UNDEFINED"  # type: ignore[arg-type]
+    return str(TensorProto.DataType.Name(data_type)) if data_type else "UNDEFINED"
 
 
 def array(tensor: TensorProto) -> np.ndarray:
@@ -110,6 +110,19 @@ def array(tensor: TensorProto) -> np.ndarray:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_whole(model: ModelProto) -> bool:
+    """True if the fields are there that no model lacks; names that are no text are bytes to protobuf."""
+    graph = model.graph
+    names: list[object] = [v.name for v in (*graph.input, *graph.output, *graph.initializer)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    return (
+        bool(model.ir_version)
+        and model.HasField("graph")
+        and not any(isinstance(n, bytes) for n in names)
+    )
 
 
 def _opset(model: ModelProto, file: str) -> int:

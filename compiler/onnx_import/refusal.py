@@ -21,11 +21,11 @@ class Refusal(Exception):
 class Offences:
     """The nodes that cannot be converted, in the order of the graph."""
 
-    found: dict[str, tuple[str, str]] = field(default_factory=dict)
+    found: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, node: str, operator: str, reason: str) -> None:
         """Note one node, its operator and why; an empty reason says that the operator is not known."""
-        self.found.setdefault(node, (operator, reason))
+        self.found.append((node, operator, reason))
 
     def raise_if_any(self, file: str) -> None:
         """Raise EdgesnnError with one line for all of them."""
@@ -33,11 +33,10 @@ class Offences:
             return
         count = len(self.found)
         listed = [
-            f"{node} ({operator}{': ' if why else ''}{why})"
-            for node, (operator, why) in self.found.items()
+            f"{node} ({operator}{': ' if why else ''}{why})" for node, operator, why in self.found
         ]
         line = f"{file}: {count} node{'s' * (count > 1)} cannot be converted: {', '.join(listed)}"
-        unknown = {operator for operator, why in self.found.values() if not why}
+        unknown = {operator for _, operator, why in self.found if not why}
         advice = []
         if unknown & ACTIVATIONS:
             advice.append("use ReLU or ReLU6 and train again")

@@ -47,6 +47,8 @@ class Input:
 
     def __init__(self, fed_shape: tuple[int, ...]) -> None:
         self.fed_shape = fed_shape
+        self.sizes = {f"fed{i}": n for i, n in enumerate(fed_shape)}
+        self.parts: dict[str, Labels] = {}
         self.roles: dict[str, str] = {}
         self.affine: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -62,9 +64,20 @@ class Input:
         elif known != role:
             raise Refusal("the input is read with its axes in another order than before")
 
+    def split(self, label: str, sizes: list[int]) -> Labels:
+        """Part a fed axis, as a Reshape does that makes an image of a vector; the labels of its parts."""
+        self.parts[label] = tuple(f"{label}.{i}" for i in range(len(sizes)))
+        self.sizes.update(zip(self.parts[label], sizes, strict=True))
+        return self.parts[label]
+
+    def expand(self, labels: Labels) -> Labels:
+        """Labels with the parts of a fed axis in its place."""
+        return tuple(part for label in labels for part in self.parts.get(label, (label,)))
+
     def complete(self) -> None:
         """Bind what no layer has shown: 1 axis is channels, 2 are height and width, 3 lie as images do."""
-        shape = self.fed_shape
+        labels = self.expand(tuple(f"fed{i}" for i in range(len(self.fed_shape))))
+        shape = [self.sizes[x] for x in labels]
         default: tuple[str, ...] = ("C",)
         if len(shape) == 2:
             default = ("H", "W")
@@ -73,23 +86,37 @@ class Input:
             default = ("H", "W", "C") if last else ("C", "H", "W")
         # Axes of length 1 come last: they take what is left.
         for axis in sorted(range(len(shape)), key=lambda i: shape[i] == 1):
-            label = f"fed{axis}"
+            label = labels[axis]
             if label in self.roles:
                 continue
             taken = self.roles.values()
             order = (default[axis], *default, *ROLES)
-            self.roles[label] = next(r for r in order if r not in taken)
+            free = [r for r in order if r not in taken]
+            if not free:
+                raise Refusal("the input has more than three axes that are longer than 1")
+            self.roles[label] = free[0]
 
     def shape(self) -> Shape:
         """Shape (H, W, C) of the map."""
         self.complete()
-        size = {role: self.fed_shape[int(label[3:])] for label, role in self.roles.items()}
+        size = {role: self.sizes[label] for label, role in self.roles.items()}
         return (size.get("H", 1), size.get("W", 1), size.get("C", 1))
 
     def finished(self) -> AnnInput:
         """The input as conversion takes it."""
         shape = self.shape()
-        axis = {role: int(label[3:]) for label, role in self.roles.items()}
+        # A fed axis that was parted stands at its first part; to_map then parts it by its reshape.
+        labels = {role: label for label, role in self.roles.items()}
+        fed = [labels[r] for r in ROLES if r in labels]
+        for label, parts in self.parts.items():
+            if parts[0] not in fed or fed[(at := fed.index(parts[0])) :][: len(parts)] != list(
+                parts
+            ):
+                raise Refusal(
+                    f"axis {int(label[3:]) + 1} of the input is parted with channels first; feed a map instead"
+                )
+            fed[at + 1 : at + len(parts)] = []
+        axis = {self.roles[x]: int(x[3:].split(".")[0]) for x in fed}
         scale, offset = self.affine or (np.float64(1), np.float64(0))
         return AnnInput(
             shape=shape,
@@ -118,12 +145,14 @@ class Units:
 
     def resolve(self, axes: Axes) -> Axes:
         """Axes with the roles that are known by now in place of fed axes."""
-        return tuple(tuple(self.input.roles.get(x, x) for x in labels) for labels in axes)
+        return tuple(
+            tuple(self.input.roles.get(x, x) for x in self.input.expand(labels)) for labels in axes
+        )
 
     def size(self, tensor: Tensor, label: str) -> int:
         """Length of a label of a tensor."""
         if label.startswith("fed"):
-            return self.input.fed_shape[int(label[3:])]
+            return self.input.sizes[label]
         return self.shape(tensor.state)[ROLES.index(label)]
 
     def dims(self, tensor: Tensor) -> tuple[int, ...]:
@@ -163,6 +192,12 @@ class Units:
         """A tensor with one role an axis."""
         shape = dict(zip(ROLES, self.shape(state), strict=True))
         return Tensor(state, tuple((r,) if r and shape[r] > 1 else () for r in roles))
+
+    def padded(self, tensor: Tensor, pads: Padding) -> Tensor:
+        """A map with zeros around it; the next convolution takes them over."""
+        ready = self.close(tensor.state)
+        top, left, bottom, right = (a + b for a, b in zip(ready.padding, pads, strict=True))
+        return Tensor(replace(ready, padding=(top, left, bottom, right)), self.resolve(tensor.axes))
 
     def per_channel(self, tensor: Tensor, constant: np.ndarray) -> np.ndarray:
         """A constant that is broadcast over a tensor, as float64[] or [C]; Refusal if it differs by pixel."""
@@ -267,9 +302,8 @@ class Units:
     def convolved(self, state: Ready | Open, conv: Conv, bias: np.ndarray, name: str) -> Open:
         """conv(state) + bias."""
         ready = self._settled(self.close(state))
-        padding: Padding = tuple(  # type: ignore[assignment]
-            a + b for a, b in zip(conv.padding, ready.padding, strict=True)
-        )
+        top, left, bottom, right = (a + b for a, b in zip(conv.padding, ready.padding, strict=True))
+        padding = (top, left, bottom, right)
         if (ready.offset != 0).any() and padding != NO_PADDING:
             # Folded into the bias, the offset would reach what is padded too.
             ready = self._finish(self.identity(replace(ready, padding=NO_PADDING), name + "_in"))
@@ -296,7 +330,7 @@ class Units:
 
     def dense(self, tensor: Tensor, weight: np.ndarray, bias: np.ndarray, name: str) -> Open:
         """weight @ flattened tensor + bias, inputs counted as the labels run; weight float64[out, n]."""
-        order = tuple(x for labels in tensor.axes for x in labels)
+        order = tuple(x for labels in tensor.axes for x in self.input.expand(labels))
         sizes = [self.size(tensor, x) for x in order]
         weight = np.asarray(weight, np.float64)
         if weight.shape[1] != prod(sizes):
