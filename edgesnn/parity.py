@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,9 @@ from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.plan import PREFERENCES
+from edgesnn.compiler.random_css import random_css_program
 from edgesnn.compiler.random_program import random_program, random_samples
+from edgesnn.compiler.styles import Style
 from edgesnn.runtime.engine import Engine
 from edgesnn.runtime.host import HostEngine
 
@@ -42,6 +45,7 @@ def check_parity(
     codegen: str = "c",
     toolchain: str | None = None,
     prefer: str = "speed",
+    styles: Mapping[str, Style] | None = None,
 ) -> ParityReport:
     """Compile for "cpu" or an emulated board's name and compare on random samples, every spike.
 
@@ -60,6 +64,7 @@ def check_parity(
             codegen=codegen,
             toolchain=toolchain,
             prefer=prefer,
+            styles=styles,
         )
         for i, x in enumerate(inputs):
             expected = reference.trace(x)
@@ -96,11 +101,13 @@ def main() -> int:
     parser.add_argument("--codegen", default="c", choices=["c", "llvm"])
     parser.add_argument("--toolchain", default=None, choices=["gcc", "zig"])
     parser.add_argument("--stacks", action="store_true", help="convolutions on a latency encoder")
+    parser.add_argument("--css", action="store_true", help="canonic signed spikes")
     parser.add_argument("--prefer", default="speed", choices=PREFERENCES)
     arguments = parser.parse_args()
     programs = mismatches = compared = 0
     for seed in range(arguments.first, arguments.first + arguments.count):
-        program = random_program(seed, stack=arguments.stacks)
+        css = arguments.css
+        program = random_css_program(seed) if css else random_program(seed, stack=arguments.stacks)
         programs += 1
         for target in arguments.targets.split(","):
             with tempfile.TemporaryDirectory() as folder:

@@ -133,11 +133,14 @@ int32_t esnn_push_next(esnn_ctx *ctx, const void *samples, size_t bytes) {
   if (esnn_unbound(ctx) || samples == NULL) {
     return ESNN_ERR_ARGUMENT;
   }
-  if (ctx->model->period == 0 || ctx->done || ctx->step == 0) {
+  if (ctx->done || ctx->filled != ctx->model->input_bytes) {
     return esnn_push_frame(ctx, samples, bytes);
   }
   if (bytes != ctx->model->input_bytes) {
     return ESNN_ERR_ARGUMENT;
+  }
+  if (ctx->model->period == 0) {
+    return ESNN_ERR_STATE;
   }
   /* Its window begins one period after that of the frame before, whose last digit goes out in step `coding`. */
   since = ctx->step - ctx->newest;

@@ -117,10 +117,10 @@ int32_t esnn_reset(esnn_ctx *ctx);
 int32_t esnn_push_frame(esnn_ctx *ctx, const void *samples, size_t bytes);
 /* The same in consecutive parts; offset 0 starts a new inference. */
 int32_t esnn_push_part(esnn_ctx *ctx, size_t offset, const void *samples, size_t bytes);
-/* A pipelined model: the next frame, between two steps, before the one pushed last is decided. It enters as soon as
- * the encoder is done with that one: until then, and when it comes too late to follow without a gap, the answer is
- * ESNN_ERR_STATE: step on, at the latest until all frames are decided. Then, as for a model without a period, this
- * is esnn_push_frame. Decisions come in the order of the frames; esnn_node_stats count all frames since
+/* The next frame, between two steps, of a pipelined model even before the one pushed last is decided: it enters as
+ * soon as the encoder is done with that one. Until then, when it comes too late to follow without a gap, and of a
+ * model without a period, the answer is ESNN_ERR_STATE: step on, at the latest until all frames are decided; then
+ * this is esnn_push_frame. Decisions come in the order of the frames; esnn_node_stats count all frames since
  * esnn_push_frame. */
 int32_t esnn_push_next(esnn_ctx *ctx, const void *samples, size_t bytes);
 /* Events of the step that esnn_step runs next; an address that comes twice in a step counts once. The first
