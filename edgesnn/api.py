@@ -98,6 +98,14 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
         from edgesnn.compiler.esnn_file import load_program as read
 
         return read(path)
+    if path.suffix == ".pt" and is_converted(path):
+        from edgesnn.conversion.archive import load_converted
+
+        if weights is not None:
+            raise UsageError(
+                f"{path} has its weights; choose them with `edgesnn convert --weights`"
+            )
+        return load_converted(path)[0]
     if path.suffix == ".pt":
         from edgesnn.checkpoint import load_checkpoint, load_graph
         from edgesnn.compiler.lower import lower
@@ -106,6 +114,13 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
         program = lower(load_graph(path), weights=weights or checkpoint.weights)
         return replace(program, rates=_stored_rates(program, checkpoint.report))
     raise UsageError(f"{path} is neither a .pt checkpoint nor an .esnn program nor a bundle")
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a .pt is what `convert` wrote, not a checkpoint of training."""
+    from edgesnn.conversion.archive import is_converted as asked
+
+    return path.is_file() and asked(path)
 
 
 def _stored_rates(program: Program, report: dict[str, Any]) -> dict[str, float]:
@@ -159,7 +174,7 @@ def evaluate(
     folder = Path(report) if report is not None else None
     if folder is not None:
         check_folder(folder)
-    if path.suffix == ".pt" and not path.is_dir():
+    if path.suffix == ".pt" and not path.is_dir() and not is_converted(path):
         out = evaluate_checkpoint(
             path,
             data,

@@ -267,6 +267,10 @@ class _Program:
         self.program = load_program(path)
         self.name = self.program.name
         rule = self.program.readout
+        if isinstance(rule, ir.Css):
+            raise UsageError(
+                f"{path} stops where its answer is proved; `edgesnn convert --confidence` chooses earlier stops"
+            )
         if isinstance(rule, ir.Rate):
             self.readout = ReadoutSpec("rate", 0)
         else:
@@ -274,7 +278,8 @@ class _Program:
             self.readout = ReadoutSpec(kind, rule.value)
 
     def exit(self, wanted: str | None) -> str:
-        per_class = len(self.program.output.leaks) > 1
+        output = self.program.output
+        per_class = isinstance(output, ir.Accumulator) and len(output.leaks) > 1
         kind = _check_kind(self.readout.kind, wanted, per_class, str(self.path))
         if kind == "margin" and self.program.classes < 2:
             raise UsageError(f"{self.path}: a margin exit needs at least two classes")

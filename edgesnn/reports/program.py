@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from edgesnn.coding.readout import Decisions
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import fan_out
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data.dataset import Dataset
 from edgesnn.reports.tables import Batch, Subject, figures
 
+_EXITS = {ir.FirstSpike: "first-spike", ir.Margin: "margin", ir.Rate: "rate", ir.Css: "css"}
 NEVER = 2**31 - 1  # a threshold that no membrane reaches
 
 Advance = Callable[[Iterable[Any]], Iterable[Any]]
@@ -22,14 +24,15 @@ Advance = Callable[[Iterable[Any]], Iterable[Any]]
 def measure_program(program: ir.Program, data: Dataset, advance: Advance = iter) -> dict[str, Any]:
     """`figures` of a program on samples that fit it. The exit's value is in the membranes' integers."""
     shapes, rule = ir.shapes(program), program.readout
-    nodes = [x for x in program.nodes if isinstance(x, ir.Encoder | ir.Population)]
+    kinds = ir.Encoder | ir.Population | ir.CssEncoder | ir.Integrator
+    nodes = [x for x in program.nodes if isinstance(x, kinds)]
     subject = Subject(
         "program",
         program.timesteps,
         [(x.name, type(x).__name__, ir.size(shapes[x.name])) for x in nodes],
         {x.name: sum(_macs(p, shapes[p.source]) for p in ir.projections(x)) for x in nodes},
-        {ir.FirstSpike: "first-spike", ir.Margin: "margin", ir.Rate: "rate"}[type(rule)],
-        0 if isinstance(rule, ir.Rate) else rule.value,
+        _EXITS[type(rule)],
+        getattr(rule, "value", 0),
         None,
     )
     return figures(subject, _batches(program, nodes, data, advance), data)
@@ -43,18 +46,27 @@ def _macs(p: ir.Projection, source: ir.Shape) -> int:
     return height * width * int(p.weight.size)
 
 
+def _fan(source: ir.Node, p: ir.Projection, shape: ir.Shape) -> np.ndarray:
+    """Synaptic operations of an event, by its address; signed ones have two for a unit."""
+    each = np.repeat(fan_out(p, shape), shape[2])
+    return np.tile(each, 2) if ir.is_signed(source) else each
+
+
 def _batches(
     program: ir.Program, nodes: list[Any], data: Dataset, advance: Advance
 ) -> Iterator[Batch]:
     """One sample each. With an exit that nothing reaches, the interpreter goes on to T."""
-    if not isinstance(program.readout, ir.Rate):
+    rule, deciding = program.readout, Interpreter(program)
+    if isinstance(rule, ir.Css):
+        program = replace(program, readout=ir.Css("never"))
+    elif not isinstance(rule, ir.Rate):
         program = replace(program, readout=ir.FirstSpike(NEVER))
     shapes, output, reference = ir.shapes(program), program.output.name, Interpreter(program)
     at = {node.name: i for i, node in enumerate(program.nodes)}
     fans = [
         [
-            (at[p.source], np.repeat(fan_out(p, shapes[p.source]), shapes[p.source][2]))
-            for p in (ir.projections(x) if isinstance(x, ir.Population) else ())
+            (at[p.source], _fan(program.node(p.source), p, shapes[p.source]))
+            for p in (() if isinstance(x, ir.Encoder) else ir.projections(x))
         ]
         for x in nodes
     ]
@@ -62,9 +74,14 @@ def _batches(
         membranes: list[np.ndarray] = []
 
         def watch(t: int, state: dict[str, np.ndarray], kept: list[np.ndarray] = membranes) -> None:
-            kept.append(state[output].reshape(1, -1).copy())
+            found = state.get(output, np.zeros(program.classes, dtype=np.int64))
+            kept.append(found.reshape(1, -1).copy())
 
         events = reference.trace(sample, watch).events
         spikes = [[[step[at[x.name]].size] for step in events] for x in nodes]
         sops = [[[sum(int(f[step[s]].sum()) for s, f in fan)] for step in events] for fan in fans]
-        yield Batch(np.stack(membranes), np.array(spikes), np.array(sops))
+        decided = None
+        if isinstance(rule, ir.Css):
+            found = deciding.infer(sample)
+            decided = Decisions(*(np.array([v]) for v in (found.label, found.step, found.exited)))
+        yield Batch(np.stack(membranes), np.array(spikes), np.array(sops), decided)

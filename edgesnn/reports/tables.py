@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesnn.coding.readout import EARLY_EXITS, criterion, decode
+from edgesnn.coding.readout import EARLY_EXITS, Decisions, criterion, decode
 from edgesnn.data.dataset import Dataset
 from edgesnn.reports.energy import energy
 from edgesnn.training.select import fine_candidates
@@ -21,12 +21,14 @@ CURVE = 60  # points of a trade-off curve at most
 class Batch:
     """All T steps of some samples, exit or not.
 
-    membranes: [T, N, classes]; spikes, sops: [layers, T, N], sums over each sample's units.
+    membranes: [T, N, classes]; spikes, sops: [layers, T, N], sums over each sample's units. decided: where
+    membranes alone do not tell when to stop.
     """
 
     membranes: np.ndarray
     spikes: np.ndarray
     sops: np.ndarray
+    decided: Decisions | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Subject:
     """One form of a network. layers: (name, kind, neurons), the encoder first, the output last.
 
     macs: dense multiply-accumulates by layer; exit: as `decode` takes it, with its `value` in the membranes'
-    units; unit: what one of those is in the float network's, None if nobody knows (of a program).
+    units, or one that has no value ("css"); unit: what one of those is in the float network's, None if nobody
+    knows (of a program).
     """
 
     form: str
@@ -60,7 +63,7 @@ def figures(subject: Subject, batches: Iterable[Batch], data: Dataset) -> dict[s
     ran = np.zeros((2, len(layers), subject.timesteps))  # spikes, sops up to the exit
     whole = 0.0  # spikes of all T steps
     for batch in batches:
-        decided = decode(batch.membranes, exit, value)
+        decided = batch.decided or decode(batch.membranes, exit, value)
         alive = every < decided.steps[None, :]
         for i, counts in enumerate((batch.spikes, batch.sops)):
             ran[i] += (counts * alive).sum(axis=-1)
@@ -134,7 +137,7 @@ def _confusion(label: np.ndarray, y: np.ndarray, classes: int) -> list[list[int]
 def _curves(
     membranes: np.ndarray, y: np.ndarray, kind: str, value: float, unit: float
 ) -> dict[str, list[dict[str, float]]]:
-    """Accuracy against mean steps over thresholds, for each early exit; empty for a rate readout.
+    """Accuracy against mean steps over thresholds, for each early exit; empty for a readout without one.
 
     Every threshold that was tried, the worse ones too: the best of them on a test split say more than is true.
     """
@@ -144,7 +147,7 @@ def _curves(
     # Leaks per class are the net's: its first spikes are those of a selector, and the other way round.
     other = "first-spike" if kind == "selector" else "selector"
     for exit in EARLY_EXITS:
-        if kind == "rate" or exit == other or membranes.shape[-1] < 2:
+        if kind in ("rate", "css") or exit == other or membranes.shape[-1] < 2:
             continue
         seen, points = criterion(membranes, exit), {}
         values = fine_candidates(membranes, exit)
