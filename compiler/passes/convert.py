@@ -1,10 +1,10 @@
 """An ordinary network (ann.py) to canonic signed spikes in integers: Algorithm 2 of the CSS paper.
 
-theta_l is what one spike of the last step of unit l stands for (its spike amplitude); a train s_1 ... s_T stands
-for theta_l * sum beta^(T-t) s_t. A unit's weights are w' = w * theta_source / theta_l, so that its own spikes
-count as 1, and its window adds up B = sum beta^(T-t) b of a step's bias b. In integers a channel c has one scale
-s_c: weights round(w' / s_c), amplitude v = beta^silent / s_c. v is chosen whole first and gives the scale, so that
-the amplitude itself is never rounded. The output has one scale for all classes.
+theta_l is what one spike of the last step of unit l stands for (its spike amplitude); a train s_1 ... s_T
+stands for theta_l * sum beta^(T-t) s_t. A unit's weights are w' = w * theta_source / theta_l, so that its own
+spikes count as 1, and its window adds up B = sum beta^(T-t) b of a step's bias b. In integers a channel c has
+one scale s_c: weights round(w' / s_c), amplitude v = beta^silent / s_c. v is chosen whole first and gives the
+scale, so that the amplitude itself is never rounded. The output has one scale for all classes.
 
 `settings.theta` may hold one amplitude per channel: weights are divided by those of the destination and
 multiplied by those of the source one by one, and a device does not see a difference.

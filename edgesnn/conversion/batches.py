@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+
 @contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """torch's own convolutions on a processor, not oneDNN's: those of torch 2.13 read beside the map for some
+    """torch's own convolutions on a processor: matrix products, exact in whole numbers.
 
-    shapes (a 4 x 4 kernel, stride (1, 3), a map 6 wide), and are no faster here.
+    oneDNN's read beside the map for some shapes (torch 2.13: a 4 x 4 kernel, stride (1, 3), a map 6 wide) and
+    are no faster here; NNPACK's transform the kernels.
     """
     from torch import backends
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # switching back warns of absent Intel GPUs
-        with backends.mkldnn.flags(enabled=False):
+        with backends.mkldnn.flags(enabled=False), backends.nnpack.flags(enabled=False):
             yield
 
 
@@ -63,10 +65,7 @@ class LinearMap:
             around: tuple[int, int] | int = (top, left)
         else:
             around, x = 0, pad(x, (left, right, top, bottom))
-        return conv2d(
-            x, self.weight, None, linear.stride, around, linear.dilation, linear.groups
-        )
-
+        return conv2d(x, self.weight, None, linear.stride, around, linear.dilation, linear.groups)
 
     def _by_taps(self, x: Tensor, stride: ir.Pair, dilation: ir.Pair) -> Tensor:
         _, _, kh, kw = self.weight.shape

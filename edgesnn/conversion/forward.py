@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgesnn.compiler import ir
 from edgesnn.compiler.ann import INPUT, Ann, Unit, term_shape, unit_shapes
 from edgesnn.compiler.bounds import total_fan_out
-from edgesnn.compiler import ir
 from edgesnn.compiler.graph import Dense
 from edgesnn.conversion.batches import LinearMap, plain_convolutions, to_maps, window_maxima
 from edgesnn.conversion.percentile import TopShare
@@ -107,5 +107,3 @@ def multiply_accumulates(ann: Ann) -> int:
                 p = ir.Conv(term.source, c.weight, c.stride, c.padding, c.dilation, c.groups)
             count += total_fan_out(p, shapes[term.source])
     return count
-
-

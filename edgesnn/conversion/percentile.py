@@ -12,7 +12,7 @@ class TopShare:
     """The value that a share 1 - q of `total` values exceed, from batches of them."""
 
     def __init__(self, q: float, total: int) -> None:
-        self.keep = max(1, int(round((1.0 - q) * total)) + 1)
+        self.keep = max(1, round((1.0 - q) * total) + 1)
         self._best: Tensor | None = None
 
     def add(self, values: Tensor) -> None:

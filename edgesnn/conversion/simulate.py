@@ -109,10 +109,15 @@ class Simulator:
             if isinstance(n, ir.Tsa)
         }
         parts = [self._chunk(x[i : i + self.batch], top) for i in range(0, len(x), self.batch)]
-        joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
-        return Simulation(*joined, residuals={n: t.value for n, t in top.items()})
+        joined = {
+            name: np.concatenate([part[name] for part in parts])
+            for name in ("labels", "steps", "output_steps", "exited", "membranes", "history")
+        }
+        work = {name: np.concatenate([p[name] for p in parts]) for name in ("events", "sops")}
+        left = {n: t.value for n, t in top.items()}
+        return Simulation(**joined, **work, residuals=left)
 
-    def _chunk(self, x: np.ndarray, top: dict[str, TopShare]) -> tuple[np.ndarray, ...]:
+    def _chunk(self, x: np.ndarray, top: dict[str, TopShare]) -> dict[str, np.ndarray]:
         import torch
 
         n, nodes, total = len(x), self.program.nodes, self.program.timesteps
@@ -154,16 +159,16 @@ class Simulator:
         at = stop.numpy()
         steps = late + at
         before = np.arange(1, total + 1) <= steps[:, None]
-        return (
-            label.numpy(),
-            steps,
-            at,
-            exited.numpy(),
-            u[np.arange(n), at - 1],
-            u,
-            (events * before[:, None]).sum(axis=2),
-            (sops * before[:, None]).sum(axis=2),
-        )
+        return {
+            "labels": label.numpy(),
+            "steps": steps,
+            "output_steps": at,
+            "exited": exited.numpy(),
+            "membranes": u[np.arange(n), at - 1],
+            "history": u,
+            "events": (events * before[:, None]).sum(axis=2),
+            "sops": (sops * before[:, None]).sum(axis=2),
+        }
 
     def _arriving(
         self, node: ir.Node, trains: dict[str, Tensor], raw: Tensor
@@ -181,7 +186,9 @@ class Simulator:
             source = self.program.input
             assert isinstance(source, ir.SampleInput)
             linear, _ = into[0]
-            return linear(raw.to(linear.weight.dtype) - source.zero_point).to(torch.int32)[None], None
+            return linear(raw.to(linear.weight.dtype) - source.zero_point).to(torch.int32)[
+                None
+            ], None
         total: Tensor | None = None
         work = torch.zeros((), dtype=torch.float64)
         for p, (linear, fan) in zip(ir.projections(node), into, strict=True):
@@ -293,7 +300,7 @@ class Simulator:
         """(label, step of the output's window, criterion met) of every sample, int64, int64, bool."""
         import torch
 
-        rule, (steps, n, classes) = self.program.readout, history.shape
+        rule, (steps, n) = self.program.readout, history.shape[:2]
         met = torch.zeros((steps, n), dtype=torch.bool)
         u = history.long()
         if isinstance(rule, ir.Css) and rule.exit == "sound":
