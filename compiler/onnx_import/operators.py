@@ -167,7 +167,7 @@ def reduce_mean(node: Node) -> Tensor:
             return x
         raise Refusal("takes the mean over the batch; name the spatial axes")
     reduced = {_axis(a, x) for a in axes}
-    if any(x_.startswith("fed") for labels in node.units.resolve(x.axes) for x_ in labels):
+    if any(label.startswith("fed") for labels in x.axes for label in labels):
         node.units.input.complete()
     resolved = node.units.resolve(x.axes)
     gone = tuple(label for i in sorted(reduced) for label in resolved[i])
@@ -278,6 +278,14 @@ def clip(node: Node) -> Value:
     return _clipped(node, _bound(node, 1, -np.inf), _bound(node, 2, np.inf))
 
 
+def round_(node: Node) -> Tensor:
+    """Round of a value that cannot be negative: quantisation written out as Round(Clip(x / scale)) * scale."""
+    x = node.tensor()
+    if not node.units.is_nonnegative(x.state):
+        raise Refusal("rounds a value that no ReLU bounds from below; round after the ReLU")
+    return Tensor(node.units.activated(x.state, node.layer, rectified=True, step=1.0), x.axes)
+
+
 def maximum(node: Node) -> Tensor:
     """Max with a constant."""
     return _clipped(node, *_other(node, low=True))
@@ -353,18 +361,16 @@ def pad(node: Node) -> Tensor:
     axes = list(range(rank)) if named is None else [a % rank for a in named]
     if len(given) != 2 * len(axes) or min(given) < 0:
         raise Refusal(f"its pads {given} do not fit, or crop")
-    if any(label.startswith("fed") for labels in units.resolve(x.axes) for label in labels):
-        units.input.complete()
-    resolved = units.resolve(x.axes)
+    roles = ("N", *units.roles(x))
     begin, end = {"H": 0, "W": 0}, {"H": 0, "W": 0}
     for i, axis in enumerate(axes):
         if not (given[i] or given[len(axes) + i]):
             continue
-        labels = resolved[axis - 1] if axis else ("N",)
-        if labels not in (("H",), ("W",)):
+        if roles[axis] not in begin:
             raise Refusal("pads another axis than height and width")
-        begin[labels[0]], end[labels[0]] = given[i], given[len(axes) + i]
-    return units.padded(x, (begin["H"], begin["W"], end["H"], end["W"]))
+        begin[roles[axis]], end[roles[axis]] = given[i], given[len(axes) + i]
+    state = units.padded(x.state, (begin["H"], begin["W"], end["H"], end["W"]))
+    return units.arranged(state, *roles[1:])
 
 
 def global_max_pool(node: Node) -> Tensor:
@@ -398,6 +404,15 @@ def cast(node: Node) -> Tensor:
     kind = dtype_name(int(node.attribute("to")))
     if kind not in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"):
         raise Refusal(f"casts to {kind.lower()}, which rounds; only floating-point types are read")
+    return node.tensor()
+
+
+def cast_like(node: Node) -> Value:
+    """CastLike of a constant, or to the type of a floating-point constant."""
+    if isinstance(node.values[0], np.ndarray):
+        return node.values[0]
+    if isinstance(node.values[1], np.ndarray) and node.values[1].dtype.kind in "iub":
+        raise Refusal("casts to an integer type, which rounds")
     return node.tensor()
 
 
@@ -655,6 +670,7 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
     "Cast": cast,
+    "CastLike": cast_like,
     "Clip": clip,
     "Conv": conv,
     "DequantizeLinear": dequantize_linear,
@@ -677,6 +693,7 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "ReduceMean": reduce_mean,
     "Relu": relu,
     "Reshape": reshape,
+    "Round": round_,
     "Shape": shape,
     "Size": size,
     "Softmax": softmax,

@@ -209,7 +209,8 @@ def _source(graph: GraphProto, file: str, name: str, opset: int) -> Source:
     readers = Counter({graph.output[0].name: 1})
     for node in nodes:
         if node.op_type not in ("Shape", "Size"):
-            readers.update(i for i in node.input if i)
+            values = node.input[:1] if node.op_type == "CastLike" else node.input
+            readers.update(i for i in values if i)
     return Source(
         file=file,
         name=name,

@@ -193,11 +193,23 @@ class Units:
         shape = dict(zip(ROLES, self.shape(state), strict=True))
         return Tensor(state, tuple((r,) if r and shape[r] > 1 else () for r in roles))
 
-    def padded(self, tensor: Tensor, pads: Padding) -> Tensor:
+    def roles(self, tensor: Tensor) -> Labels:
+        """What each axis of a tensor is; those of length 1 by where they stand."""
+        if any(x.startswith("fed") for labels in self.resolve(tensor.axes) for x in labels):
+            self.input.complete()
+        axes = self.resolve(tensor.axes)
+        for order in ("CHW", "HWC", "CW", "WC", "CH", "HC", "C"):
+            if len(order) == len(axes) and all(
+                a in ((), (r,)) for a, r in zip(axes, order, strict=True)
+            ):
+                return tuple(order)
+        raise Refusal("its axes are not height, width and channels")
+
+    def padded(self, state: Ready | Open, pads: Padding) -> Ready:
         """A map with zeros around it; the next convolution takes them over."""
-        ready = self.close(tensor.state)
+        ready = self.close(state)
         top, left, bottom, right = (a + b for a, b in zip(ready.padding, pads, strict=True))
-        return Tensor(replace(ready, padding=(top, left, bottom, right)), self.resolve(tensor.axes))
+        return replace(ready, padding=(top, left, bottom, right))
 
     def per_channel(self, tensor: Tensor, constant: np.ndarray) -> np.ndarray:
         """A constant that is broadcast over a tensor, as float64[] or [C]; Refusal if it differs by pixel."""
@@ -288,10 +300,13 @@ class Units:
 
     def identity(self, state: Ready, name: str) -> Open:
         """A unit that is the state itself, its scale, offset and padding."""
-        state = self._settled(state)
+        return self._plain(self._settled(state), name)
+
+    def _plain(self, state: Ready, name: str) -> Open:
+        """A unit that is a settled state itself."""
         if (state.offset != 0).any() and state.padding != NO_PADDING:
             # Padding is zero after the offset: two units.
-            inner = self._finish(self.identity(replace(state, padding=NO_PADDING), name))
+            inner = self._finish(self._plain(replace(state, padding=NO_PADDING), name))
             state = replace(inner, padding=state.padding)
         channels = self.source_shape(state.source)[2]
         scale = np.broadcast_to(state.scale, (channels,)).astype(np.float64)
@@ -306,7 +321,7 @@ class Units:
         padding = (top, left, bottom, right)
         if (ready.offset != 0).any() and padding != NO_PADDING:
             # Folded into the bias, the offset would reach what is padded too.
-            ready = self._finish(self.identity(replace(ready, padding=NO_PADDING), name + "_in"))
+            ready = self._finish(self._plain(replace(ready, padding=NO_PADDING), name + "_in"))
         weight = np.asarray(conv.weight, np.float64)
         out, _, _, inputs = weight.shape
         channels = self.source_shape(ready.source)[2]
@@ -337,7 +352,7 @@ class Units:
             raise Refusal(f"its weight reads {weight.shape[1]} values, its input has {prod(sizes)}")
         ready = self._settled(self.close(tensor.state))
         if ready.padding != NO_PADDING:
-            ready = self._finish(self.identity(ready, name + "_in"))
+            ready = self._finish(self._plain(ready, name + "_in"))
         wide = weight.reshape(-1, *sizes)
         along = [
             1 if self.input.roles.get(x, x) != "C" else n for x, n in zip(order, sizes, strict=True)
