@@ -270,14 +270,15 @@ class Interpreter:
     def _css_exit(self, rule: ir.Css, u: np.ndarray, t: int, state: dict[str, np.ndarray]) -> bool:
         program = self.program
         p, steps = t - self._starts[program.output.name] + 1, ir.coding_steps(program)
-        if rule.exit == "never":
+        if rule.exit == "never" or p == steps:
             return False
         if rule.exit == "margin":
             first, second = np.sort(u)[::-1][:2]
-            return bool(first - second >= rule.margins[p - 1])
+            if first - second >= rule.margins[p - 1]:
+                return True
         name = narrowing(program)
         silent = None if name is None else state[name + ".g"].reshape(-1) == 0
-        return p < steps and is_settled(program, u, steps - p, silent)
+        return is_settled(program, u, steps - p, silent)
 
     def _leaked(
         self, node: ir.CurrentEncoder | ir.Population, state: dict[str, np.ndarray]

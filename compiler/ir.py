@@ -290,8 +290,8 @@ class Css:
     """Of a CssOutput, looked at in the T steps of its window only; at the last of them argmax U.
 
     exit "sound": stop in the first step from which no remaining spike can change the class (`exits.py`);
-    "margin": in the first step p in which the two largest U differ by >= margins[p - 1], which is no proof;
-    "never": the full length.
+    "margin": there, or in the first step p < T in which the two largest U differ by >= margins[p - 1], which is
+    no proof; "never": the full length.
     """
 
     exit: str = "sound"

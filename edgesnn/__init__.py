@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgesnn.api import compile, inspect, load_program, train
+    from edgesnn.api import compile, convert, inspect, load_program, train
+    from edgesnn.conversion.conversion import Conversion
     from edgesnn.runtime.bundle import Bundle
     from edgesnn.runtime.engine import Decision, Trace
     from edgesnn.runtime.session import Session
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Bundle": "edgesnn.runtime.bundle",
+    "Conversion": "edgesnn.conversion.conversion",
     "Decision": "edgesnn.runtime.engine",
     "EdgesnnError": "edgesnn.targets.errors",
     "Session": "edgesnn.runtime.session",
@@ -31,6 +33,7 @@ _HOMES = {
     "Trace": "edgesnn.runtime.engine",
     "UsageError": "edgesnn.targets.errors",
     "compile": "edgesnn.api",
+    "convert": "edgesnn.api",
     "inspect": "edgesnn.api",
     "load_program": "edgesnn.api",
     "train": "edgesnn.api",
@@ -38,6 +41,7 @@ _HOMES = {
 
 __all__ = [
     "Bundle",
+    "Conversion",
     "Decision",
     "EdgesnnError",
     "Session",
@@ -46,6 +50,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compile",
+    "convert",
     "inspect",
     "load_program",
     "train",

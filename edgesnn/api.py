@@ -14,9 +14,11 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.target import find_target
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from edgesnn.compiler.ir import Program
+    from edgesnn.conversion import Conversion
     from edgesnn.runtime.bundle import Bundle
 
 Say = Callable[[str], None]
@@ -37,6 +39,27 @@ def train(
     steps = report["timesteps_histogram"]
     report["timesteps_histogram"] = {str(t): n for t, n in enumerate(steps, start=1)}
     return report
+
+
+def convert(
+    model: Path | str | bytes | nn.Module,
+    calibration: Path | str | np.ndarray,
+    out: Path | str | None = None,
+    **options: Any,
+) -> Conversion:
+    """Convert an ordinary trained network to an integer program of canonic signed spikes (docs/CONVERSION.md).
+
+    model: an ONNX file or a torch module. calibration: an .npz with `x` (and `y`), or the array x. out: a .pt
+    to write. options: those of `edgesnn.conversion.convert`.
+    """
+    from edgesnn.conversion import convert as run
+
+    if out is not None and Path(out).suffix != ".pt":
+        raise UsageError(f"{out}: a converted network is a .pt file; name it so")
+    found = run(model, calibration, **options)
+    if out is not None:
+        found.save(Path(out).expanduser())
+    return found
 
 
 def calibrate(

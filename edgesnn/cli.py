@@ -274,6 +274,88 @@ def calibrate(
     _print_calibration(report)
 
 
+def convert(
+    model: str,
+    *,
+    calibration: str,
+    out: str | None = None,
+    coding: str = "css",
+    timesteps: int | None = None,
+    beta: float = 2.0,
+    weights: str = "int8",
+    mean: str | None = None,
+    std: str | None = None,
+    confidence: float | None = None,
+    silent: int = 1,
+    unsigned: bool = False,
+    literal: bool = False,
+    class_names: str | None = None,
+    held_out: float = 0.2,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Convert an ordinary trained network (ONNX) to canonic signed spikes (docs/CONVERSION.md).
+
+    Args:
+        model: An ONNX file: convolutions, dense layers, ReLU, pooling, residual additions (docs/ONNX.md).
+        calibration: An .npz with x shaped like the network's input, uint8 (raw) or float, and perhaps labels y.
+        out: The file to write; default ./<model>.pt.
+        coding: css (canonic signed spikes) or rate (soft-reset neurons, to compare with).
+        timesteps: Length of a spike train; default 8, of rates 32.
+        beta: Amplification of the membranes in a step: 2, 1.5 or any other above 1, as shifts.
+        weights: int8 or int16.
+        mean: Of raw samples / 255, one number or one per channel (0.49,0.48,0.45); default 0.
+        std: Likewise; default 1. The network is fed (x / 255 - mean) / std.
+        confidence: Stop before it is proved that the class stays, such as 0.999; measured, no proof.
+        silent: Steps of the silent period, 0 to 3; 1 as in the paper.
+        unsigned: No negative spikes (to see what they do).
+        literal: Amplitudes from the percentiles alone, without adjustment by what is left on membranes.
+        class_names: Names of the classes, such as cat,dog.
+        held_out: Share of the calibration samples that only the report is made of.
+        seed: Of the split into calibration and held-out samples.
+        json: Print the report as one JSON object.
+    """
+    from edgesnn import api
+
+    path = Path(out) if out is not None else Path(f"{Path(model).stem}.pt")
+    with _quiet_stdout(json):
+        found = api.convert(
+            model,
+            calibration,
+            path,
+            coding=coding,
+            timesteps=timesteps,
+            beta=beta,
+            weights=weights,
+            mean=_numbers("mean", mean),
+            std=_numbers("std", std),
+            confidence=confidence,
+            silent=silent,
+            signed=not unsigned,
+            adjust=not literal,
+            class_names=tuple(class_names.split(",")) if class_names else (),
+            held_out=held_out,
+            seed=seed,
+            say=_say,
+        )
+    if json:
+        return _print_json({**found.report, "out": str(path)})
+    _print_conversion(found.report, path)
+
+
+def _numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
+    """One number, or one per channel, separated by commas."""
+    if text is None:
+        return None
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{_flag(name)} is a number, or one per channel (0.5,0.4): {text!r}"
+        ) from None
+    return found if len(found) > 1 else found[0]
+
+
 def evaluate(
     model: str,
     *,
@@ -792,6 +874,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         train,
         evaluate,
         calibrate,
+        convert,
         compile,
         run,
         verify,
@@ -921,6 +1004,81 @@ def _print_calibration(report: dict[str, Any]) -> None:
         else:
             wanted, closest = f"{report['wanted_steps']:g} mean steps", "the fastest"
         _say(f"no value of this exit reaches {wanted}: chosen is {closest}")
+
+
+def _print_conversion(report: dict[str, Any], path: Path) -> None:
+    held, energy = report["held_out"], report["energy"]
+    samples = report["samples"]
+    low, high = report["input"]["fed"][:2]
+    rows = [
+        ("coding", _coding(report)),
+        ("fed values of raw 0 ... 255", f"{low:.4g} ... {high:.4g}"),
+        ("samples", f"{samples['calibration']:,}, and {samples['held_out']:,} held out"),
+    ]
+    if held["accuracy"] is not None:
+        loss = f"{held['loss_points']:+.2f} points lost"
+        ann = _percent(held["ann_accuracy"])
+        rows.append(("accuracy, held out", f"{_percent(held['accuracy'])} (network {ann}, {loss})"))
+    rows += [
+        ("the network's class, held out", _percent(held["agreement"])),
+        ("exit", _conversion_exit(report)),
+        ("mean steps", f"{held['mean_steps']:.2f} of {report['latency']}"),
+        ("spikes per inference", f"{report['spikes']:,.0f}"),
+        (
+            "synaptic operations",
+            f"{report['sops']:,.0f} (network {report['macs']:,} multiply-adds)",
+        ),
+        (
+            "energy (estimate)",
+            f"{energy['snn_pj'] / 1e6:.3f} uJ, the network's {energy['ann_pj'] / 1e6:.3f} uJ",
+        ),
+        ("written", str(path)),
+    ]
+    _pairs(report["network"], rows)
+    _grid(
+        (
+            "node",
+            "shape",
+            "amplitude",
+            "left / amplitude",
+            "spikes a neuron",
+            "synaptic operations",
+        ),
+        [
+            (
+                row["name"],
+                "x".join(map(str, row["shape"])),
+                "" if row["amplitude"] is None else f"{row['amplitude']:.4g}",
+                "" if row["residual"] is None else f"{row['residual']:.3f}",
+                "" if row["spikes_per_neuron"] is None else f"{row['spikes_per_neuron']:.3f}",
+                f"{row['sops']:,.0f}",
+            )
+            for row in report["layers"]
+        ],
+    )
+    for note in report["notes"]:
+        _say(note)
+
+
+def _coding(report: dict[str, Any]) -> str:
+    if report["coding"] == "rate":
+        return f"rates over {report['timesteps']} steps"
+    return (
+        f"canonic signed spikes, T {report['timesteps']}, beta {report['beta']:g} "
+        f"({report['amplification']}), {report['weights']}"
+    )
+
+
+def _conversion_exit(report: dict[str, Any]) -> str:
+    held = report["held_out"]
+    if report["exit"] == "never":
+        return "none: all steps"
+    steps = f"{held['mean_output_steps']:.2f} of {report['timesteps']} output steps"
+    if report["exit"] == "sound":
+        return f"sound (the class is proved to stay): {steps}, {held['changed']} answers changed"
+    found = report["confidence"]
+    share = _percent(found["disagreement"])
+    return f"confidence {found['wanted']:g}, no proof: {steps}, {share} of the answers changed"
 
 
 def _exit_line(exit: str, figures: dict[str, Any]) -> str:

@@ -624,10 +624,11 @@ def _css_readout(e: Emission, i: int, node: ir.CssOutput, style: Style) -> list[
     never = e.call(css_never(f"esnn_css_never_{i}", classes=classes), u, "out")
     if rule.exit == "never":
         return [never]
+    early = []
     if rule.exit == "margin":
         kernel = css_margin(f"esnn_css_margin_{i}", classes=classes, steps=steps)
         margins = e.table(f"margins_{i}", np.array(rule.margins), "int32")
-        return [e.call(kernel, u, margins, "p - 1", "out")]
+        early = [f"  if (out[0] <= 0) {{ {e.call(kernel, u, margins, 'p - 1', 'out')} }}"]
     source = narrowing(e.program)
     if source is None:
         needed = np.clip(lead_needed(e.program), 0, 2**31 - 1)
@@ -635,7 +636,7 @@ def _css_readout(e: Emission, i: int, node: ir.CssOutput, style: Style) -> list[
         sound = e.call(kernel, u, e.table(f"needed_{i}", needed, "int32"), f"{steps} - p", "out")
     else:
         sound = _narrowed(e, i, node, style, source, u)
-    return [f"if (p == {steps}) {{", f"  {never}", "} else {", f"  {sound}", "}"]
+    return [f"if (p == {steps}) {{", f"  {never}", "} else {", f"  {sound}", *early, "}"]
 
 
 def _narrowed(e: Emission, i: int, node: ir.CssOutput, style: Style, source: str, u: str) -> str:

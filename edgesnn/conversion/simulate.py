@@ -303,13 +303,14 @@ class Simulator:
         rule, (steps, n) = self.program.readout, history.shape[:2]
         met = torch.zeros((steps, n), dtype=torch.bool)
         u = history.long()
-        if isinstance(rule, ir.Css) and rule.exit == "sound":
-            for p in range(steps - 1):
-                met[p] = self._settled(u[p], steps - 1 - p, None if quiet is None else quiet[p])
-        elif isinstance(rule, ir.Margin) or (isinstance(rule, ir.Css) and rule.exit == "margin"):
+        if isinstance(rule, ir.Margin) or (isinstance(rule, ir.Css) and rule.exit == "margin"):
             two = u.topk(2, dim=2).values
             margins = [rule.value] * steps if isinstance(rule, ir.Margin) else list(rule.margins)
             met = two[..., 0] - two[..., 1] >= torch.tensor(margins)[:, None]
+        if isinstance(rule, ir.Css):
+            met[-1] = False
+            for p in range(steps - 1 if rule.exit != "never" else 0):
+                met[p] |= self._settled(u[p], steps - 1 - p, None if quiet is None else quiet[p])
         elif isinstance(rule, ir.FirstSpike):
             met = u.max(dim=2).values >= rule.value
         exited = met.any(dim=0)

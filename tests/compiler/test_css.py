@@ -256,8 +256,8 @@ def _finish(nodes: list[ir.Node], last: list[tuple[str, int]], timesteps: int) -
 def test_pooled_membranes_encode_the_maximum() -> None:
     """max over a window of h is as sound as the paper's max(h, 0): the train is the maximum's.
 
-    max(a, b) = b + relu(a - b), made of two populations, is a silent step later and now and then an amplitude or
-    more away: it adds two trains that have both been encoded anew.
+    max(a, b) = b + relu(a - b), made of two populations, is a silent step later and sometimes off:
+    it adds two trains that have both been encoded anew.
     """
     steps, rng = 8, np.random.default_rng(0)
     zero, one = np.zeros(1, dtype=np.int32), np.full(1, 128, dtype=np.int32)  # v = beta / s_c
