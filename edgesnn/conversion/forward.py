@@ -28,7 +28,7 @@ class AnnForward:
         import torch
 
         self.ann, self.dtype = ann, dtype or torch.float32
-        self._values = torch.from_numpy(values).to(self.dtype)
+        self._values = torch.from_numpy(values.copy()).to(self.dtype)
         self._shapes = unit_shapes(ann)
         self._linear = {
             u.name: [LinearMap(t.linear, self.dtype) for t in u.terms] for u in ann.units
