@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.plan import PREFERENCES
+from edgesnn.compiler.random_ann import random_converted
 from edgesnn.compiler.random_css import random_css_program
 from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.compiler.styles import Style
@@ -91,6 +93,15 @@ def _engine(program: ir.Program, target: str, stack: ExitStack, **options: Any) 
     return stack.enter_context(LinkEngine(bundle, emulator.url))
 
 
+# Any program; convolutions on a latency encoder; of canonic signed spikes; converted networks.
+KINDS: dict[str, Callable[[int], ir.Program]] = {
+    "any": random_program,
+    "stacks": partial(random_program, stack=True),
+    "css": random_css_program,
+    "converted": random_converted,
+}
+
+
 def main() -> int:
     """Compare random programs on the host and on boards; exit code 1 on any mismatch."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,14 +111,12 @@ def main() -> int:
     parser.add_argument("--targets", default="cpu,mps2-an386", help="cpu and emulated boards")
     parser.add_argument("--codegen", default="c", choices=["c", "llvm"])
     parser.add_argument("--toolchain", default=None, choices=["gcc", "zig"])
-    parser.add_argument("--stacks", action="store_true", help="convolutions on a latency encoder")
-    parser.add_argument("--css", action="store_true", help="canonic signed spikes")
+    parser.add_argument("--kind", default="any", choices=list(KINDS), help="of random programs")
     parser.add_argument("--prefer", default="speed", choices=PREFERENCES)
     arguments = parser.parse_args()
     programs = mismatches = compared = 0
     for seed in range(arguments.first, arguments.first + arguments.count):
-        css = arguments.css
-        program = random_css_program(seed) if css else random_program(seed, stack=arguments.stacks)
+        program = KINDS[arguments.kind](seed)
         programs += 1
         for target in arguments.targets.split(","):
             with tempfile.TemporaryDirectory() as folder:
