@@ -2,21 +2,22 @@
 
     python examples/train_ann.py lenet --data mnist --out lenet.onnx --epochs 12 --seed 1
 
-Beside lenet.onnx it writes lenet-calibration.npz (raw training samples), lenet-test.npz (raw test samples with
-labels) and lenet.json (accuracy, normalisation, command). Samples are normalised outside of the network, as
+Beside lenet.onnx it writes lenet-calibration.npz (1000 raw training samples), lenet-test.npz (raw test samples
+with labels), lenet.json (accuracy, normalisation, command) and, after every epoch that is the best so far,
+lenet.pt (the weights). Samples are uint8[N, C, H, W] in the files and are normalised outside of the network, as
 (x / 255 - mean) / std. The epoch is chosen on samples held out of train; test is looked at once, at the end.
+A run that was cut short is exported by the same command with `--state lenet.pt --epochs 0`.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import copy
 import json
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesnn.data import load
-from edgesnn.data.dataset import stratified_split
+from edgesnn.data.dataset import Dataset, stratified_split
+from edgesnn.targets.errors import EdgesnnError
 
+# What is usual for these sets; any other set's are computed from its training samples.
 MEAN_STD = {
     "mnist": ([0.1307], [0.3081]),
     "fashion-mnist": ([0.2860], [0.3530]),
@@ -34,13 +37,15 @@ MEAN_STD = {
 }
 
 
-def conv(before: int, after: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv(
+    before: int, after: int, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     """Convolution of the same size (at stride 1) and its batch norm."""
     made = nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [made, nn.BatchNorm2d(after)]
 
 
-def lenet(channels: int, classes: int, size: int = 28) -> nn.Module:
+def lenet(channels: int, classes: int, size: int = 28) -> nn.Sequential:
     """Two 5x5 convolutions with max-pooling, two dense layers."""
     features = 32 * (size // 4) ** 2
     return nn.Sequential(
@@ -50,7 +55,7 @@ def lenet(channels: int, classes: int, size: int = 28) -> nn.Module:
     )  # fmt: skip
 
 
-def lenet_s(channels: int, classes: int, size: int = 28) -> nn.Module:
+def lenet_s(channels: int, classes: int, size: int = 28) -> nn.Sequential:
     """About 80,000 weights: the first convolution strides, the second pools."""
     features = 32 * (size // 4) ** 2 // 2
     return nn.Sequential(
@@ -60,16 +65,14 @@ def lenet_s(channels: int, classes: int, size: int = 28) -> nn.Module:
     )  # fmt: skip
 
 
-def vgg(channels: int, classes: int, size: int = 32) -> nn.Module:
+def vgg(channels: int, classes: int, size: int = 32) -> nn.Sequential:
     """Three stages of 3x3 convolutions, the first of them thin, then a global average."""
-    body: list[nn.Module] = []
-    for stage in ((32,), (64, 64), (112, 144)):
-        for width in stage:
-            body += [*conv(channels, width), nn.ReLU()]
-            channels = width
-        if stage != (112, 144):
-            body.append(nn.MaxPool2d(2))
-    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+    return nn.Sequential(
+        *conv(channels, 32), nn.ReLU(), nn.MaxPool2d(2),
+        *conv(32, 64), nn.ReLU(), *conv(64, 64), nn.ReLU(), nn.MaxPool2d(2),
+        *conv(64, 112), nn.ReLU(), *conv(112, 144), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(144, classes),
+    )  # fmt: skip
 
 
 class Block(nn.Module):
@@ -85,7 +88,7 @@ class Block(nn.Module):
         return F.relu(self.body(x) + self.skip(x))
 
 
-def resnet(channels: int, classes: int, size: int = 32) -> nn.Module:
+def resnet(channels: int, classes: int, size: int = 32) -> nn.Sequential:
     """A thin stem and four residual blocks."""
     return nn.Sequential(
         *conv(channels, 16), nn.ReLU(),
@@ -96,34 +99,47 @@ def resnet(channels: int, classes: int, size: int = 32) -> nn.Module:
 
 
 class Levels(nn.Module):
-    """A ReLU quantised to 2^bits - 1 steps of equal height, straight-through, with a learned step."""
+    """A ReLU of 2^bits - 1 equal steps: step * round(clip(x / step, 0, 2^bits - 1)).
+
+    The step is learned; the gradient passes the rounding as if it were not there (LSQ, Esser et al. 2020,
+    equations 1 to 3, without their scaling of the step's gradient).
+    """
 
     def __init__(self, bits: int = 3) -> None:
         super().__init__()
         self.top = 2**bits - 1
         self.step = nn.Parameter(torch.tensor(0.4))
+        self.frozen: float | None = None
+
+    def freeze(self) -> None:
+        """Make the step a constant, which is how ONNX wants it: Clip, QuantizeLinear, DequantizeLinear."""
+        self.frozen = self.step.item()
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.onnx.is_in_onnx_export():
-            x = torch.clamp(x, 0.0, float(self.top * self.step))
-            return torch.fake_quantize_per_tensor_affine(x, float(self.step), 0, 0, 255)
+        if self.frozen is not None:
+            # ONNX has no type of three bits: the clip bounds the levels, uint8 holds them.
+            bounded = torch.clamp(x, 0.0, self.top * self.frozen)
+            return torch.fake_quantize_per_tensor_affine(bounded, self.frozen, 0, 0, 255)
         scaled = torch.clamp(x / self.step, 0.0, float(self.top))
-        whole = torch.floor(scaled + 0.5)
-        return (scaled + (whole - scaled).detach()) * self.step
+        return (scaled + (torch.round(scaled) - scaled).detach()) * self.step
 
 
-def quant3(channels: int, classes: int, size: int = 28) -> nn.Module:
+def quantised(net: nn.Sequential, bits: int = 3) -> nn.Sequential:
+    """The same chain with Levels in the place of every ReLU."""
+    return nn.Sequential(*(Levels(bits) if isinstance(m, nn.ReLU) else m for m in net))
+
+
+def quant3(channels: int, classes: int, size: int = 28) -> nn.Sequential:
     """lenet whose activations have three bits."""
-    net = lenet(channels, classes, size)
-    return nn.Sequential(*(Levels(3) if isinstance(m, nn.ReLU) else m for m in net))
+    return quantised(lenet(channels, classes, size))
 
 
-def quant3_vgg(channels: int, classes: int, size: int = 32) -> nn.Module:
+def quant3_vgg(channels: int, classes: int, size: int = 32) -> nn.Sequential:
     """vgg whose activations have three bits."""
-    return nn.Sequential(*(Levels(3) if isinstance(m, nn.ReLU) else m for m in vgg(channels, classes)))
+    return quantised(vgg(channels, classes, size))
 
 
-def separable(channels: int, classes: int, size: int = 28) -> nn.Module:
+def separable(channels: int, classes: int, size: int = 28) -> nn.Sequential:
     """Depthwise-separable convolutions with ReLU6."""
     body: list[nn.Module] = [*conv(channels, 16, 3, 2), nn.ReLU6()]
     for before, after, stride in ((16, 32, 1), (32, 48, 2), (48, 64, 1)):
@@ -132,7 +148,7 @@ def separable(channels: int, classes: int, size: int = 28) -> nn.Module:
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 
-def signal(channels: int, classes: int, size: int = 64) -> nn.Module:
+def signal(channels: int, classes: int, size: int = 64) -> nn.Sequential:
     """A 1-D net for signals [N, channels, size]."""
     return nn.Sequential(
         nn.Conv1d(channels, 16, 5, padding=2), nn.BatchNorm1d(16), nn.ReLU(), nn.MaxPool1d(2),
@@ -167,118 +183,195 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor, prepare: Callable[[Tensor], T
     """Share of samples whose largest score is their label's."""
     net.eval()
     with torch.no_grad():
-        hits = [net(prepare(a)).argmax(1) == b for a, b in zip(x.split(500), y.split(500), strict=True)]
+        hits = [
+            net(prepare(a)).argmax(1) == b for a, b in zip(x.split(500), y.split(500), strict=True)
+        ]
     return float(torch.cat(hits).float().mean())
 
 
 def export(net: nn.Module, example: Tensor, path: Path | str, *, dynamo: bool = False) -> None:
-    """Write ONNX in evaluation mode; the batch may have any size. dynamo needs onnxscript."""
-    net.eval()
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    """Write a copy of the net in evaluation mode as ONNX.
+
+    dynamo: torch's newer exporter (needs onnxscript), the example's batch; else TorchScript's, any batch.
+    """
+    net = copy.deepcopy(net).eval()
+    for module in net.modules():
+        if isinstance(module, Levels):
+            module.freeze()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
-            torch.onnx.export(net, (example,), dynamo=True).save(str(path))
-            return
-        torch.onnx.export(
-            net, (example,), buffer, dynamo=False, opset_version=17,
-            input_names=["x"], output_names=["scores"], dynamic_axes={"x": {0: "n"}},
-        )  # fmt: skip
-    Path(path).write_bytes(buffer.getvalue())
+            program = torch.onnx.export(net, (example,), dynamo=True, verbose=False)
+            assert program is not None
+            program.save(str(path))
+        else:
+            torch.onnx.export(
+                net, (example,), str(path), dynamo=False, opset_version=17,
+                input_names=["x"], output_names=["scores"], dynamic_axes={"x": {0: "n"}, "scores": {0: "n"}},
+            )  # fmt: skip
 
 
-def maps(x: np.ndarray) -> Tensor:
-    """Samples [N, H, W] or [N, H, W, C] to uint8[N, C, H, W]."""
-    x = x[..., None] if x.ndim == 3 else x
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+def maps(data: Dataset) -> tuple[Tensor, Tensor]:
+    """(uint8[N, C, H, W], int64[N]) of a data set."""
+    if data.dtype != "uint8":
+        raise EdgesnnError(f"{data.name}: {data.dtype} samples; this script trains on uint8 images")
+    return torch.from_numpy(np.ascontiguousarray(data.x.transpose(0, 3, 1, 2))), torch.from_numpy(
+        data.y
+    )
 
 
-def train(arguments: argparse.Namespace) -> dict[str, object]:
-    """Train, choose the epoch on held-out samples, export, measure test once."""
-    began = time.time()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
-    generator = torch.Generator().manual_seed(arguments.seed)
-    data = load(arguments.data, "train", arguments.data_dir)
-    mean, std = MEAN_STD.get(arguments.data, ([0.5], [0.5]))
-    middle, spread = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+def mean_std(name: str, x: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of x / 255, four digits."""
+    if name in MEAN_STD:
+        return MEAN_STD[name]
+    values = x.double() / 255
+    mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3)).clamp(min=1e-3)
+    return [round(v, 4) for v in mean.tolist()], [round(v, 4) for v in std.tolist()]
 
-    def prepare(raw: Tensor) -> Tensor:
-        return ((raw.float() / 255 - middle) / spread).contiguous(memory_format=layout)
 
-    layout = torch.channels_last
-    kept, held = stratified_split(data.y, arguments.val_fraction, arguments.seed)
-    every, labels = maps(data.x), torch.from_numpy(data.y.astype(np.int64))
-    x, y, val_x, val_y = every[kept], labels[kept], every[held], labels[held]
-    net = NETS[arguments.net](x.shape[1], int(labels.max()) + 1, x.shape[2])
-    net = net.to(memory_format=layout)
-    steps = arguments.epochs * (len(x) // arguments.batch)
-    optimiser = torch.optim.AdamW(net.parameters(), arguments.lr, weight_decay=arguments.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, arguments.lr, steps, pct_start=0.2)
-    colour = arguments.data.startswith("cifar")
-    best, state = -1.0, net.state_dict()
-    out = Path(arguments.out)
-    for epoch in range(1, arguments.epochs + 1):
+def fit(
+    net: nn.Module,
+    samples: tuple[Tensor, Tensor],
+    held: tuple[Tensor, Tensor],
+    prepare: Callable[[Tensor], Tensor],
+    options: argparse.Namespace,
+    generator: torch.Generator,
+) -> float:
+    """Train and leave the net at its best epoch on `held`, whose accuracy is returned.
+
+    samples, held: (uint8[N, C, H, W], int64[N]). Each better state is stored as <out>.pt.
+    """
+    x, y = samples
+    colour = x.shape[1] == 3
+    batches = len(x) // options.batch
+    optimiser = torch.optim.AdamW(net.parameters(), options.lr, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, options.lr, options.epochs * batches, pct_start=0.2
+    )
+    best, state, began = -1.0, net.state_dict(), time.time()
+    for epoch in range(1, options.epochs + 1):
         net.train()
-        for rows in torch.randperm(len(x), generator=generator).split(arguments.batch):
-            if len(rows) < arguments.batch:
-                continue
-            batch = augmented(x[rows], colour, 4 if colour else 2, generator)
-            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
-                scores = net(prepare(batch))
-            loss = F.cross_entropy(scores.float(), y[rows], label_smoothing=arguments.smoothing)
+        order = torch.randperm(len(x), generator=generator)[: batches * options.batch]
+        for rows in order.split(options.batch):
+            batch = prepare(augmented(x[rows], colour, 4 if colour else 2, generator))
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+                scores = net(batch)
+            loss = F.cross_entropy(scores.float(), y[rows], label_smoothing=options.smoothing)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-        found = accuracy(net, val_x, val_y, prepare)
+        found = accuracy(net, *held, prepare)
         print(f"epoch {epoch}: validation {found:.4f}, {time.time() - began:.0f} s", flush=True)
         if found >= best:
             best, state = found, {k: v.clone() for k, v in net.state_dict().items()}
-            torch.save(state, out.with_suffix(".pt"))
+            torch.save(state, Path(options.out).with_suffix(".pt"))
     net.load_state_dict(state)
-    test = load(arguments.data, "test", arguments.data_dir)
-    test_x, test_y = maps(test.x), torch.from_numpy(test.y.astype(np.int64))
-    report = {
-        "net": arguments.net,
-        "data": arguments.data,
-        "validation": best,
-        "test": accuracy(net, test_x, test_y, prepare),
-        "epochs": arguments.epochs,
-        "seed": arguments.seed,
+    return best
+
+
+def train(options: argparse.Namespace) -> dict[str, object]:
+    """Train, choose the epoch on held-out samples, export, measure test once; returns the report."""
+    began = time.time()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    generator = torch.Generator().manual_seed(options.seed)
+    data = load(options.data, "train", options.data_dir)
+    every, labels = maps(data)
+    kept, held = stratified_split(data.y, options.holdout / len(data), options.seed)
+    if len(kept) < options.batch:
+        raise EdgesnnError(
+            f"{data.name}: {len(kept)} samples are left for training, a batch is {options.batch}: "
+            "lower --holdout or --batch"
+        )
+    x, y, held_x, held_y = every[kept], labels[kept], every[held], labels[held]
+    mean, std = ([0.0], [1.0]) if options.unit else mean_std(options.data, x)
+    middle, spread = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+    def prepare(raw: Tensor) -> Tensor:
+        normal = (raw.float() / 255 - middle) / spread
+        return normal.contiguous(memory_format=torch.channels_last)
+
+    net: nn.Module = NETS[options.net](x.shape[1], data.classes, x.shape[2])
+    if options.state:
+        net.load_state_dict(torch.load(options.state, weights_only=True))
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth faster
+    if options.epochs:
+        best = fit(net, (x, y), (held_x, held_y), prepare, options, generator)
+    else:
+        best = accuracy(net, held_x, held_y, prepare)
+    out = Path(options.out)
+    report: dict[str, object] = {"net": options.net, "data": options.data, "validation": best}
+    if options.test:
+        test_x, test_y = maps(load(options.data, "test", options.data_dir))
+        report["test"] = accuracy(net, test_x, test_y, prepare)
+        np.savez_compressed(
+            out.with_name(f"{out.stem}-test.npz"), x=test_x.numpy(), y=test_y.numpy()
+        )
+    report |= {
+        "trained_on": len(x),
+        "held_out": len(held_x),
+        "epochs": options.epochs,
+        "seed": options.seed,
         "seconds": round(time.time() - began),
         "parameters": sum(p.numel() for p in net.parameters()),
         "weights": sum(p.numel() for p in net.parameters() if p.dim() > 1),
         "mean": mean,
         "std": std,
-        "command": " ".join(sys.argv),
+        "command": " ".join(["python", *sys.argv]),
     }
-    net = net.to(memory_format=torch.contiguous_format)
-    export(net, prepare(x[:1]).contiguous(), out)
+    export(net, prepare(x[:1]).contiguous(), out, dynamo=options.dynamo)
     chosen = torch.randperm(len(x), generator=generator)[:1000]
-    np.savez_compressed(out.with_name(f"{out.stem}-calibration.npz"), x=x[chosen].numpy(), y=y[chosen].numpy())
-    np.savez_compressed(out.with_name(f"{out.stem}-test.npz"), x=test_x.numpy(), y=test_y.numpy())
+    np.savez_compressed(
+        out.with_name(f"{out.stem}-calibration.npz"), x=x[chosen].numpy(), y=y[chosen].numpy()
+    )
     out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 
 
-def main() -> None:
-    """Parse and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; exits with status 2 and one line for what cannot be."""
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("net", choices=[n for n in NETS if n != "signal"])
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument(
+        "--data", default="mnist", help="a set's name or a file, as for edgesnn train"
+    )
+    parser.add_argument("--data-dir", default=None, help="its folder; else EDGESNN_DATA")
+    parser.add_argument("--out", required=True, help="the ONNX file to write")
+    parser.add_argument("--epochs", type=int, default=12, help="0 only measures and exports")
+    parser.add_argument(
+        "--state", default=None, help="start from these weights (a .pt of this script)"
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--weight-decay", type=float, default=0.02)
-    parser.add_argument("--smoothing", type=float, default=0.0)
-    parser.add_argument("--val-fraction", type=float, default=0.1)
+    parser.add_argument("--smoothing", type=float, default=0.0, help="of the labels")
+    parser.add_argument(
+        "--holdout", type=int, default=5000, help="training samples kept to choose by"
+    )
+    parser.add_argument("--test", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--dynamo", action="store_true", help="torch's newer ONNX exporter")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where it is safe")
-    parser.add_argument("--data-dir", default=None)
-    print(json.dumps(train(parser.parse_args()), indent=1))
+    parser.add_argument(
+        "--unit", action="store_true", help="feed x / 255: blank pixels are 0, and cost no spikes"
+    )
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 where that is safe")
+    options = parser.parse_args(arguments)
+    if min(options.batch, options.threads, options.holdout) < 1 or options.epochs < 0:
+        parser.error("--batch, --threads and --holdout are 1 and more, --epochs 0 and more")
+    if not Path(options.out).parent.is_dir():
+        parser.error(f"{Path(options.out).parent} is no folder")
+    return options
+
+
+def main() -> None:
+    """Parse and train."""
+    try:
+        print(json.dumps(train(parsed()), indent=1))
+    except EdgesnnError as error:
+        sys.exit(f"train_ann: {error}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+/* A firmware of its own around a model of signed spikes: frames enter the pipeline as soon as the encoder is free.
+ * One line a decision: class, stopping step, steps since the start; then "end". */
+#include "bsp.h"
+#include "model.h"
+
+#define FRAMES 12u
+
+static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7u) / 8u];
+static uint8_t frame[ESNN_MODEL_INPUT_BYTES];
+static esnn_ctx ctx;
+
+static void put_text(const char *text) {
+  for (; *text != '\0'; ++text) {
+    bsp_uart_put((uint8_t)*text);
+  }
+}
+
+static void put_number(uint32_t value) {
+  uint8_t digits[10];
+  uint32_t count = 0u;
+  do {
+    digits[count++] = (uint8_t)('0' + value % 10u);
+    value /= 10u;
+  } while (value != 0u);
+  while (count != 0u) {
+    bsp_uart_put(digits[--count]);
+  }
+  bsp_uart_put((uint8_t)' ');
+}
+
+static void fill_frame(uint32_t state) {
+  for (uint32_t i = 0u; i < ESNN_MODEL_INPUT_BYTES; ++i) {
+    state = 1664525u * state + 1013904223u;
+    frame[i] = (uint8_t)(state >> 24);
+  }
+}
+
+void bsp_on_fault(const uint32_t *words, uint32_t count) {
+  (void)words;
+  (void)count;
+  put_text("fault\nend\n");
+  for (;;) {
+  }
+}
+
+int main(void) {
+  uint32_t pushed = 0u, decided = 0u, steps = 0u;
+  esnn_decision decision;
+  (void)esnn_init(&ctx, &esnn_model_data, arena, sizeof arena);
+  while (decided < FRAMES) {
+    if (pushed < FRAMES) {
+      fill_frame(pushed + 1u);
+      if (esnn_push_next(&ctx, frame, sizeof frame) == ESNN_OK) {
+        ++pushed;
+      }
+    }
+    ++steps;
+    if (esnn_step(&ctx) == ESNN_DECIDED) {
+      ++decided;
+      (void)esnn_result(&ctx, &decision);
+      put_number(decision.label);
+      put_number(decision.step);
+      put_number(steps);
+      bsp_uart_put((uint8_t)'\n');
+    }
+  }
+  put_text("end\n");
+  return 0;
+}
