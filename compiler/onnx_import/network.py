@@ -76,7 +76,14 @@ class _Walk:
             except Refusal as refusal:
                 self.offences.add(label, proto.op_type, str(refusal))
                 results = self._after_refusal(proto)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            except (
+                ArithmeticError,
+                AttributeError,
+                LookupError,
+                MemoryError,
+                TypeError,
+                ValueError,
+            ):
                 reason = "an input or attribute is missing or of the wrong kind; export it again"
                 self.offences.add(label, proto.op_type, reason)
                 results = self._after_refusal(proto)

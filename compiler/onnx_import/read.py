@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 MIN_OPSET = 13
+MAX_INPUT = 1 << 24
 # Stands for a batch axis of no fixed length while shapes are computed: no length that a map could have.
 ANY_BATCH = 1_000_003
 
@@ -94,7 +96,8 @@ def dtype_name(data_type: int) -> str:
     """ONNX's name of an element type: "FLOAT", "INT4"."""
     from onnx import TensorProto
 
-    return str(TensorProto.DataType.Name(data_type)) if data_type else "UNDEFINED"
+    known = data_type in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(data_type)) if known else f"TYPE {data_type}"
 
 
 def array(tensor: TensorProto) -> np.ndarray:
@@ -205,6 +208,8 @@ def _source(graph: GraphProto, file: str, name: str, opset: int) -> Source:
             f"{file}: input {fed.name} is of no fixed size (axis {', '.join(free)}); "
             "export it with only the batch axis free"
         )
+    if prod(d.dim_value for d in dims[1:]) > MAX_INPUT:
+        raise EdgesnnError(f"{file}: input {fed.name} has more than {MAX_INPUT:,} values a sample")
     nodes = _live(graph)
     readers = Counter({graph.output[0].name: 1})
     for node in nodes:

@@ -37,6 +37,10 @@ from edgesnn.compiler.onnx_import.tensor import (
 )
 
 ROLES = ("H", "W", "C")
+_MAX_MAP = (
+    1 << 24
+)  # values; a microcontroller has far less, and a damaged file may ask for anything
+_MAX_LAST = 1 << 26  # weights of the last layer, dense
 
 
 class Input:
@@ -209,7 +213,9 @@ class Units:
         """A map with zeros around it; the next convolution takes them over."""
         ready = self.close(state)
         top, left, bottom, right = (a + b for a, b in zip(ready.padding, pads, strict=True))
-        return replace(ready, padding=(top, left, bottom, right))
+        state = replace(ready, padding=(top, left, bottom, right))
+        _need_map(self.shape(state))
+        return state
 
     def per_channel(self, tensor: Tensor, constant: np.ndarray) -> np.ndarray:
         """A constant that is broadcast over a tensor, as float64[] or [C]; Refusal if it differs by pixel."""
@@ -339,8 +345,7 @@ class Units:
         shape = term_shape(
             Term(ready.source, linear), {ready.source: self.source_shape(ready.source)}
         )
-        if min(shape) < 1:
-            raise Refusal("its window is larger than its input")
+        _need_map(shape)
         return Open(name, (Part(ready.source, linear),), bias, shape)
 
     def dense(self, tensor: Tensor, weight: np.ndarray, bias: np.ndarray, name: str) -> Open:
@@ -416,8 +421,7 @@ class Units:
                 self.identity(state, name), rectified=rectified, ceiling=ceiling, step=step
             )
         shape = pooled_shape(state.shape, pool)
-        if min(shape) < 1:
-            raise Refusal("its window is larger than its input")
+        _need_map(shape)
         return replace(state, pool=pool, shape=shape)
 
     def activated(
@@ -467,6 +471,8 @@ class Units:
         state = output.state
         if not (isinstance(state, Open) and state.linear and order in ((), ("C",))):
             classes = prod(self.dims(output))
+            if classes**2 > _MAX_LAST:
+                raise Refusal(f"its output has {classes:,} values; convert a classifier")
             state = self.dense(output, np.eye(classes), np.zeros(classes), "scores")
         last = self._finish(state).source
         units = {n: self._ordered(u) for n, u in self.units.items()}
@@ -495,12 +501,22 @@ class Units:
         return replace(unit, terms=tuple(terms))
 
 
+def _need_map(shape: Shape) -> None:
+    """Refusal unless a map of this shape can be."""
+    if min(shape) < 1:
+        raise Refusal("its window is larger than its input")
+    if prod(shape) > _MAX_MAP:
+        raise Refusal(f"makes a map of {prod(shape):,} values; at most {_MAX_MAP:,} are read")
+
+
 def _as_dense(linear: Dense | Conv, shape: Shape) -> Dense:
     """A convolution with a single output position, as a dense layer."""
     if isinstance(linear, Dense):
         return linear
     h, w, c = shape
     out, kh, kw, inputs = linear.weight.shape
+    if out * h * w * c > _MAX_LAST:
+        raise Refusal("its last layer is a convolution too large for a dense layer; pool before it")
     weight = np.zeros((out, h, w, c))
     group = np.arange(out) // (out // linear.groups)
     read = group[:, None] * inputs + np.arange(inputs)

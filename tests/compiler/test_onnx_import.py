@@ -744,6 +744,19 @@ def test_every_offending_node_is_named_at_once() -> None:
         assert word in text
 
 
+def test_names_and_sizes_from_a_damaged_file_stay_harmless() -> None:
+    g = _Graph(3, 6, 6)
+    _one_line(
+        g.model(g.op("Tanh", g.conv("x", 4, 3, (3, 3)), name="two\nlines")), "two?lines (Tanh)"
+    )
+    g = _Graph(3, 6, 6)
+    v = g.conv("x", 4, 3, (3, 3), pads=[10**6] * 4, name="wide")
+    _one_line(g.model(g.op("GlobalAveragePool", v)), "wide (Conv: makes a map of ")
+    _one_line(_Graph(1, 10**5, 10**5).model("x"), "its graph is empty")
+    g = _Graph(1, 10**5, 10**5)
+    _one_line(g.model(g.op("GlobalAveragePool", "x")), "input x has more than ")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     g = _Graph(5)
     data = g.model(g.dense("x", 5, 3)).SerializeToString()
