@@ -103,6 +103,8 @@ def node_counts(
         _or_pool(tally, bounds, node, run, loads[node.name])
     elif isinstance(node, ir.SumPool):
         _sum_pool(tally, bounds, node, run, loads)
+    elif isinstance(node, ir.CssEncoder | ir.Integrator):
+        tally.add("signed spikes", step=run.steps)  # measured on no core
     else:
         style = choice[node.name]
         leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)

@@ -10,7 +10,7 @@ from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 
 def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kernel:
     """First spike: max U >= value. Margin: the two largest differ by >= value. Rate: never."""
-    value = 0 if isinstance(rule, ir.Rate) else rule.value
+    value = rule.value if isinstance(rule, ir.FirstSpike | ir.Margin) else 0
     rate = isinstance(rule, ir.Rate)
     lowest = -(2**31)
 

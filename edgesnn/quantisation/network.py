@@ -154,7 +154,7 @@ class IntegerNetwork(nn.Module):
         membranes = encoder = x
         for node in program.nodes[1:]:
             layer = layers[node.name]
-            assert not isinstance(node, ir.SampleInput | ir.EventInput)
+            assert not isinstance(node, ir.Input | ir.CssEncoder | ir.Integrator)
             if isinstance(node, ir.LatencyEncoder):
                 assert isinstance(layer, g.LatencyEncode)
                 events[node.name] = encoder = self._latency(low, node, layer, x)
@@ -301,7 +301,7 @@ class IntegerNetwork(nn.Module):
         program, rule = low.program, low.program.readout
         membranes = activity.membranes.to(torch.int64).cpu().numpy()
         count, last = membranes.shape[1], np.arange(membranes.shape[1])
-        if isinstance(rule, ir.Rate):
+        if isinstance(rule, ir.Rate | ir.Css):
             labels = membranes[-1].argmax(axis=-1)
             steps, exited = np.full(count, program.timesteps), np.zeros(count, dtype=bool)
         else:

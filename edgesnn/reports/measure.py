@@ -55,7 +55,7 @@ def measure(checkpoint: Checkpoint, data: Dataset, integer: bool, weights: str) 
         net = integer_network(to_graph(checkpoint), weights)
         batches = _integer_batches(net, data, names, batch)
         rule = net.program().readout
-        value = 0 if isinstance(rule, ir.Rate) else rule.value
+        value = rule.value if isinstance(rule, ir.FirstSpike | ir.Margin) else 0
         unit = _output_scale(net, data)
     else:
         batches = _float_batches(checkpoint, data, names, batch)
