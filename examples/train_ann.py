@@ -363,6 +363,8 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--batch, --threads and --holdout are 1 and more, --epochs 0 and more")
     if not Path(options.out).parent.is_dir():
         parser.error(f"{Path(options.out).parent} is no folder")
+    if options.state and not Path(options.state).is_file():
+        parser.error(f"{options.state} is no file")
     return options
 
 
