@@ -92,12 +92,10 @@ def adjusted(
         if best is None or (agreement, -error) > score:
             score = (agreement, -error)
             best = Adjusted(full, program, units, seen)
-        grown = {
-            n: t * (1.0 if n in capped else growth(left[n], total)) for n, t in full.theta.items()
-        }
-        if number == rounds or all(grown[n] is full.theta[n] or left[n] <= 1.0 for n in grown):
+        by = {n: 1.0 if n in capped else growth(left[n], total) for n in full.theta}
+        if number == rounds or set(by.values()) == {1.0}:
             break
-        full = replace(full, theta=grown)
+        full = replace(full, theta={n: t * by[n] for n, t in full.theta.items()})
     assert best is not None
     final = replace(best.settings, readout=settings.readout)
     program = replace(best.program, readout=settings.readout)

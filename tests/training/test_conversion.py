@@ -242,7 +242,7 @@ def test_program_computes_the_scores(weights, beta):
         dtypes = {p.weight.dtype.name for n in program.nodes for p in ir.projections(n)}
         assert (weights == "int16") == (dtypes == {"int16"})
     assert errors[1] < 0.7 * errors[0]
-    assert errors[1] < (0.1 if weights == "int8" else 0.03) * np.abs(scores).max()
+    assert errors[1] < (0.1 if weights == "int8" else 0.06) * np.abs(scores).max()
 
 
 def test_delays_align_the_branches():
