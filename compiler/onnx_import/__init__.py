@@ -15,8 +15,8 @@ from edgesnn.targets.errors import EdgesnnError
 def load_onnx(path_or_bytes: str | Path | bytes, name: str | None = None) -> Ann:
     """The network in an ONNX file (a path, or the file's bytes), opset 13 or newer.
 
-    `name` is the network's; without it the file's name, without its ending. Raises UsageError if there is no
-    such file, else EdgesnnError: one line that says all that cannot be converted.
+    `name` is the network's; without it the file's name without its ending, "network" for bytes. Raises
+    UsageError if there is no such file, else EdgesnnError: one line that says all that cannot be converted.
     """
     try:
         with np.errstate(all="ignore"):  # what overflows is found as not finite

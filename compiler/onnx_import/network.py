@@ -35,6 +35,8 @@ def network(source: Source) -> Ann:
     output = walk.values.get(source.output_name)
     if isinstance(output, Scores):
         output = output.tensor
+    if isinstance(output, Quantized):
+        output = output.tensor
     if not isinstance(output, Tensor):
         raise EdgesnnError(
             f"{source.file}: its output {source.output_name} is not computed from its input"
@@ -167,6 +169,9 @@ class _Walk:
                 if attribute.name == "value":
                     self.types[proto.output[0]] = dtype_name(attribute.t.data_type)
                     return (array(attribute.t),)
+        if proto.op_type == "Identity":
+            self.types[proto.output[0]] = self.types.get(proto.input[0], "")
+            return (node.array(0, "input"),)
         if proto.op_type == "QuantizeLinear":
             return (quantize(node),)
         if proto.op_type == "DequantizeLinear":

@@ -46,6 +46,8 @@ def conv(node: Node) -> Tensor:
     if weight.ndim != len(spatial) + 2:
         raise Refusal(f"its weight has {weight.ndim} axes, its input {len(spatial) + 2}")
     bias = node.numbers(2, "bias") if node.has(2) else np.zeros(len(weight))
+    if bias.size != len(weight):
+        raise Refusal(f"its bias has {bias.size} values, its weight {len(weight)} outputs")
     kernel = weight.shape[2:]
     strides, dilations = _each(node, "strides", kernel), _each(node, "dilations", kernel)
     pads = _pads(node, x, kernel, strides, dilations)

@@ -99,13 +99,20 @@ def clip_quantized(node: Node, value: Quantized) -> Quantized:
 
 
 def dequantize_linear(node: Node) -> Tensor:
-    """DequantizeLinear of an activation that a QuantizeLinear made."""
+    """DequantizeLinear of an activation that a QuantizeLinear made, or of an input that is fed as integers."""
     value = node.values[0]
+    if isinstance(value, Tensor) and "INT" in node.source.input_type and _is_fed(value):
+        scale, zero = (np.float64(v) for v in _one(node))
+        return Tensor(node.units.scaled(value.state, scale, -zero * scale, node.layer), value.axes)
     if not isinstance(value, Quantized):
         raise Refusal("reads what no QuantizeLinear made")
     if _one(node) != (value.scale, value.zero):
         raise Refusal("has another scale or zero point than its QuantizeLinear")
     return value.tensor
+
+
+def _is_fed(tensor: Tensor) -> bool:
+    return isinstance(tensor.state, Ready) and tensor.state.source == INPUT
 
 
 def _bounded(node: Node, tensor: Tensor, scale: float, zero: int, low: int, high: int) -> Quantized:
@@ -117,7 +124,7 @@ def _bounded(node: Node, tensor: Tensor, scale: float, zero: int, low: int, high
     units, state = node.units, tensor.state
     if not low <= zero < high:
         raise Refusal(f"its zero point {zero} is not one of its levels {low} to {high}")
-    fed = isinstance(state, Ready) and state.source == INPUT
+    fed = _is_fed(tensor)
     if not fed and (zero == low or units.is_nonnegative(state)):
         state = units.activated(
             state, node.layer, rectified=True, ceiling=(high - zero) * scale, step=scale

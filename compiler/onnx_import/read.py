@@ -69,6 +69,7 @@ def read(path_or_bytes: str | Path | bytes, name: str | None) -> Source:
     folder: Path | None = None
     if isinstance(path_or_bytes, bytes):
         data, file = path_or_bytes, name or "the ONNX model"
+        name = name or "network"
     else:
         path = Path(path_or_bytes)
         file, folder = path.name, path.parent

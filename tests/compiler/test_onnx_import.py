@@ -607,6 +607,22 @@ def test_quantisation_written_out_with_round() -> None:
     assert [(u.step, u.ceiling) for u in ann.units] == [(1.0, 7.0), (None, None)]
 
 
+def test_an_input_and_scores_of_eight_bits() -> None:
+    g = _Graph(2, 6, 6, opset=19, kind=TensorProto.UINT8)
+    v = g.op("DequantizeLinear", "x", g.const(0.25), g.const(100, np.uint8))
+    v = g.op("Relu", g.conv(v, 3, 2, (3, 3), pads=[1, 1, 1, 1]))
+    v = g.dense(g.op("Flatten", v), 108, 4)
+    fed = g.rng.integers(0, 256, (3, 2, 6, 6)).astype(np.uint8)
+    ann = _same(g.model(v), fed)
+    np.testing.assert_array_equal(ann.input.scale, 0.25)
+    np.testing.assert_array_equal(ann.input.offset, -25.0)
+    v = g.op("QuantizeLinear", v, g.const(0.5), g.const(3, np.int8))
+    model = g.model(v, TensorProto.INT8)
+    got = _scores(load_onnx(model.SerializeToString()), fed)
+    want = ReferenceEvaluator(model).run(None, {"x": fed})[0]
+    np.testing.assert_array_equal(np.clip(np.rint(got / 0.5) + 3, -128, 127), want)
+
+
 def test_levels_of_a_signed_type_that_a_relu_leaves() -> None:
     g = _Graph(5, opset=19)
     v = _qdq(g, g.op("Relu", g.dense("x", 5, 4)), 0.125, TensorProto.INT8)
