@@ -54,12 +54,25 @@ def convert(
     """
     from edgesnn.conversion import convert as run
 
-    if out is not None and Path(out).suffix != ".pt":
-        raise UsageError(f"{out}: a converted network is a .pt file; name it so")
+    place = Path(out).expanduser() if out is not None else None
+    if place is not None:
+        _check_converted(place)
     found = run(model, calibration, **options)
-    if out is not None:
-        found.save(Path(out).expanduser())
+    if place is not None:
+        found.save(place)
     return found
+
+
+def _check_converted(out: Path) -> None:
+    """Refuse, before the work is done, an output that is no .pt or holds anything but a converted network."""
+    if out.suffix != ".pt":
+        raise UsageError(f"{out}: a converted network is a .pt file; name it so")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; choose a file name for --out")
+    if out.exists() and not is_converted(out):  # such as the weights that the ONNX file was made of
+        raise EdgesnnError(
+            f"{out} exists and is not a converted network; move it away or choose another --out"
+        )
 
 
 def calibrate(
@@ -75,6 +88,10 @@ def calibrate(
     path = model_file(model)
     if out is None and path != Path(model).expanduser():
         raise UsageError(f"{model} comes with edgesnn and stays as it is; name an --out")
+    if path.suffix == ".pt" and is_converted(path):
+        raise UsageError(
+            f"{path} is a converted network; `edgesnn convert --confidence` chooses earlier stops"
+        )
     return run(path, data, out=None if out is None else Path(out).expanduser(), **options)
 
 
