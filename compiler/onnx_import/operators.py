@@ -216,7 +216,7 @@ def sub(node: Node) -> Tensor:
 def _sum(node: Node, sign: float) -> Tensor:
     constant = [i for i in (0, 1) if isinstance(node.values[i], np.ndarray)]
     if constant:
-        x, value = node.tensor(1 - constant[0]), node.numbers(constant[0], "constant")
+        x, value = node.tensor(1 - constant[0]), _factor(node, constant[0])
         if constant[0] == 1:
             return _affine(node, x, _ONE, sign * value)
         return _affine(node, x, np.float64(sign), value)
@@ -239,14 +239,14 @@ def mul(node: Node) -> Tensor:
     constant = [i for i in (0, 1) if isinstance(node.values[i], np.ndarray)]
     if not constant:
         raise Refusal("multiplies two maps; only constants are read")
-    return _affine(node, node.tensor(1 - constant[0]), node.numbers(constant[0], "constant"), _NONE)
+    return _affine(node, node.tensor(1 - constant[0]), _factor(node, constant[0]), _NONE)
 
 
 def div(node: Node) -> Tensor:
     """Div by a constant."""
     if not isinstance(node.values[1], np.ndarray):
         raise Refusal("divides by a map; only constants are read")
-    divisor = node.numbers(1, "constant")
+    divisor = _factor(node, 1)
     if (divisor == 0).any():
         raise Refusal("divides by 0")
     return _affine(node, node.tensor(), 1 / divisor, _NONE)
@@ -255,6 +255,13 @@ def div(node: Node) -> Tensor:
 def neg(node: Node) -> Tensor:
     """Neg."""
     return _affine(node, node.tensor(), np.float64(-1), _NONE)
+
+
+def _factor(node: Node, index: int) -> np.ndarray:
+    """A constant that a map is added to, multiplied with or divided by."""
+    if node.array(index, "constant").dtype.kind in "iub":
+        raise Refusal("computes with whole numbers, which wrap or round; cast to float before it")
+    return node.numbers(index, "constant")
 
 
 def _affine(node: Node, x: Tensor, scale: np.ndarray, offset: np.ndarray) -> Tensor:

@@ -938,6 +938,12 @@ def _cast(g: _Graph) -> Any:
     return g.model(g.conv(g.op("Cast", g.op("Cast", "x", to=6), to=1), 2, 3, (6, 6)))
 
 
+def _whole_numbers(g: _Graph) -> Any:
+    g.kind = TensorProto.UINT8
+    v = g.op("Cast", g.op("Div", "x", g.const(255, np.uint8), name="div"), to=1)
+    return g.model(g.conv(v, 2, 3, (6, 6)))
+
+
 def _random_constant(g: _Graph) -> Any:
     return g.model(
         g.op("Add", g.conv("x", 2, 3, (6, 6)), g.op("RandomNormal", shape=[1], name="noise"))
@@ -990,6 +996,7 @@ def _large_window(g: _Graph) -> Any:
         (_channel_levels, "quantises an activation per channel"),
         (_ceil_average, "avg (AveragePool: its last window reaches over the border"),
         (_cast, "casts to int32"),
+        (_whole_numbers, "div (Div: computes with whole numbers"),
         (_random_constant, "noise (RandomNormal)"),
         (_foreign, "fused (FusedConv)"),
         (_training, "norm (BatchNormalization: is in training mode"),
