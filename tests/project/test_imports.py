@@ -34,6 +34,7 @@ HEAVY = {
         "edgesnn/networks": "",
         "edgesnn/neurons": "",
         "edgesnn/coding": "",
+        "edgesnn/conversion": "",
         "edgesnn/losses.py": "",
         "edgesnn/reports/measure.py": "",
         "edgesnn/data/augment.py": "",
@@ -44,7 +45,7 @@ HEAVY = {
     "PIL": {"edgesnn/data/jpeg_pack.py": "lazy"},
     "matplotlib": {"edgesnn/reports/plots.py": ""},
     "tvm": {"compiler/tir": ""},
-    "onnx": {},
+    "onnx": {"compiler/onnx_import": "lazy"},
     "serial": {"runtime/link.py": "lazy", "runtime/stream.py": "lazy"},
     "cobs": {"runtime/link.py": "lazy", "runtime/stream.py": "lazy"},
 }
