@@ -15,7 +15,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import combinations_with_replacement, product
 
@@ -26,7 +26,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import INT16, INT32, leak_interval, membrane_bounds, prove
 from edgesnn.compiler.check import check_program
 from edgesnn.compiler.exits import DOUBLING, gain
-from edgesnn.compiler.graph import Dense
+from edgesnn.compiler.graph import Conv, Dense
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 WEIGHTS = {"int8": 127, "int16": 32767}
@@ -143,6 +143,35 @@ def non_negative_units(ann: a.Ann, values: np.ndarray) -> set[str]:
     return out
 
 
+def with_dense_output(ann: a.Ann) -> a.Ann:
+    """The same network with dense terms in its last unit, whose map has one position (a mean, say)."""
+    shapes, last = a.unit_shapes(ann), ann.units[-1]
+    if all(isinstance(t.linear, Dense) for t in last.terms):
+        return ann
+    if shapes[last.name][:2] != (1, 1) or last.pool is not None:
+        raise EdgesnnError(f"{last.name}: the scores are a map of {shapes[last.name]}, not one row")
+    terms = tuple(a.Term(t.source, _dense(t.linear, shapes[t.source])) for t in last.terms)
+    return replace(ann, units=(*ann.units[:-1], replace(last, terms=terms)))
+
+
+def _dense(linear: Dense | Conv, shape: a.Shape) -> Dense:
+    """A convolution with one output position as a matrix over the flattened map."""
+    if isinstance(linear, Dense):
+        return linear
+    (h, w, c), (top, left, _, _) = shape, linear.padding
+    o, kh, kw, i = linear.weight.shape
+    full = np.zeros((o, h, w, c))
+    for ky in range(kh):
+        for kx in range(kw):
+            y, x = ky * linear.dilation[0] - top, kx * linear.dilation[1] - left
+            if not (0 <= y < h and 0 <= x < w):
+                continue
+            for g in range(linear.groups):
+                rows = slice(g * (o // linear.groups), (g + 1) * (o // linear.groups))
+                full[rows, y, x, g * i : (g + 1) * i] += linear.weight[rows, ky, kx]
+    return Dense(full.reshape(o, -1))
+
+
 def to_css_program(ann: a.Ann, settings: CssSettings) -> tuple[ir.Program, dict[str, CssUnits]]:
     """The checked and width-proved program, and what its integers stand for, by node name.
 
@@ -150,20 +179,21 @@ def to_css_program(ann: a.Ann, settings: CssSettings) -> tuple[ir.Program, dict[
     """
     if settings.weights not in WEIGHTS:
         raise UsageError(f"weights are {' or '.join(WEIGHTS)}, not {settings.weights!r}")
+    ann = with_dense_output(ann)
     beta, steps = float(gain(settings.amplification)), settings.timesteps
     digits, theta = input_digits(settings.values, steps, beta)
     shapes = a.unit_shapes(ann)
     names = node_names(ann, "input", "encoder")
     positive = non_negative_units(ann, settings.values)
+    scale = float(abs(settings.values[0, 255] - settings.values[0, 0])) / 255.0
     spike = {a.INPUT: np.full(ann.input.shape[2], theta)}
     first = {a.INPUT: 1}  # step of a unit's first spikes
     name_of = {a.INPUT: "encoder", **names}
     units = {"encoder": CssUnits(spike[a.INPUT], spike[a.INPUT])}
     nodes: list[ir.Node] = [
-        ir.SampleInput("input", ann.input.shape, "uint8", 1.0, 0),
+        ir.SampleInput("input", ann.input.shape, "uint8", scale or 1.0, 0),
         ir.CssEncoder("encoder", "input", digits),
     ]
-    start = 1
     for unit in ann.units:
         name, last = names[unit.name], unit is ann.units[-1]
         start = max(first[t.source] for t in unit.terms)

@@ -15,8 +15,8 @@ from edgesnn.conversion.simulate import Simulation, simulate
 
 PERCENTILE = 0.9999
 RESIDUAL = 0.999
-ROUNDS = 4
-SAMPLES = 1000  # of a round
+ROUNDS = 3
+SAMPLES = 500  # of a round
 
 
 def first_amplitudes(ann: Ann, percentiles: Mapping[str, float], total: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ from edgesnn.compiler.passes.convert import (
     window_gain,
 )
 from edgesnn.compiler.passes.convert_rate import to_rate_program
-from edgesnn.conversion.amplitudes import PERCENTILE, RESIDUAL, adjusted, first_amplitudes
+from edgesnn.conversion.amplitudes import PERCENTILE, RESIDUAL, SAMPLES, adjusted, first_amplitudes
 from edgesnn.conversion.forward import AnnForward, multiply_accumulates
 from edgesnn.conversion.margins import choose_margins
 from edgesnn.conversion.report import answers, layer_rows, rates_of, shifts_text, work
@@ -225,7 +225,7 @@ def _css(
     )
     rounds: list[dict[str, Any]] = []
     if adjusting:
-        scores = forward.scores(known.x[:1000])
+        scores = forward.scores(known.x[:SAMPLES])
         best = adjusted(ann, settings, known.x, scores, say=say)
         settings, program, units, rounds = best.settings, best.program, best.units, best.rounds
     else:

@@ -326,6 +326,30 @@ def test_quantised_activations_are_met_exactly():
     assert np.allclose(u, AnnForward(ann, values).scores(x), atol=0.01)
 
 
+def test_scores_that_are_a_mean_over_the_map():
+    """A convolution in the output becomes dense; padding and groups are counted."""
+    rng = np.random.default_rng(7)
+    conv = Conv(rng.normal(0, 0.4, (4, 3, 3, 2)), padding=(0, 1, 0, 1), stride=(2, 3), groups=2)
+    units = (
+        Unit("a", (Term(INPUT, Conv(rng.normal(0, 0.5, (4, 2, 2, 1)))),), np.zeros(4)),
+        Unit("y", (Term("a", conv),), rng.normal(0, 1, 4), None, False),
+    )
+    ann = Ann("m", AnnInput((4, 3, 1), (1, 4, 3), (1, 2, 0), np.ones(1), np.zeros(1)), units)
+    values, x = values_of(-1, 1, 1), random_maps(ann, 40)
+    assert unit_shapes(ann)["y"] == (1, 1, 4)
+    program, measure = to_css_program(ann, settings_for(ann, x, values, 10, weights="int16"))
+    u = simulate(program, x).history[:, -1] * measure["y"].sum
+    scores = AnnForward(ann, values).scores(x)
+    assert np.abs(u - scores).max() < 0.03 * np.abs(scores).max()
+
+
+def test_scores_have_to_be_one_row():
+    units = (Unit("y", (Term(INPUT, Conv(np.ones((4, 2, 2, 1)))),), np.zeros(4), None, False),)
+    ann = Ann("m", AnnInput((4, 3, 1), (1, 4, 3), (1, 2, 0), np.ones(1), np.zeros(1)), units)
+    with pytest.raises(EdgesnnError, match="not one row"):
+        convert(ann, random_maps(ann, 60).transpose(0, 3, 1, 2))
+
+
 def test_one_amplitude_per_channel():
     ann, values = random_ann(4), values_of()
     x = random_maps(ann, 60)
