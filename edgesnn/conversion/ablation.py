@@ -124,13 +124,13 @@ def numbers(text: str) -> tuple[float, ...]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as lines of columns."""
-    lines = [
-        f"{'':26} {'gain':>7} {'accuracy':>9} {'as the network':>14} {'output steps':>12} {'SOPs':>11}"
-    ]
+    heads = f"{'':26} {'gain':>7} {'accuracy':>9} {'as the network':>14} {'output steps':>12}"
+    lines = [f"{heads} {'steps':>6} {'SOPs':>11}"]
     for r in rows:
         line = f"{r['row']:26} {r.get('beta', float('nan')):7.5g} {100 * r['accuracy']:7.2f} %"
         if "agreement" in r:
-            line += f" {100 * r['agreement']:12.2f} % {r['output_steps']:12.2f} {r['sops']:11,.0f}"
+            line += f" {100 * r['agreement']:12.2f} % {r['output_steps']:12.2f} {r['steps']:6.2f}"
+            line += f" {r['sops']:11,.0f}"
         lines.append(line.replace("    nan", "       "))
     return "\n".join(lines)
 
