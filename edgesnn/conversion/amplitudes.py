@@ -15,8 +15,10 @@ from edgesnn.conversion.simulate import Simulation, simulate
 
 PERCENTILE = 0.9999
 RESIDUAL = 0.999
-ROUNDS = 3
-SAMPLES = 500  # of a round
+# Larger ones are tried, too: what lies above is cut off, and of long trains that is the larger error.
+PERCENTILES = (PERCENTILE, 0.99999, 1.0)
+ROUNDS = 2
+SAMPLES = 250  # of a round
 
 
 def first_amplitudes(ann: Ann, percentiles: Mapping[str, float], total: float) -> dict[str, float]:
@@ -52,7 +54,7 @@ def growth(residual: float, total: float) -> float:
 
 @dataclass(frozen=True)
 class Adjusted:
-    """The amplitudes that agree best with the network, and what was seen on the way (plain values)."""
+    """The amplitudes whose scores are nearest to the network's, and what was seen on the way (plain values)."""
 
     settings: CssSettings
     program: ir.Program
@@ -65,41 +67,59 @@ def adjusted(
     settings: CssSettings,
     x: np.ndarray,
     scores: np.ndarray,
+    starts: Mapping[float, Mapping[str, float]],
     *,
     rounds: int = ROUNDS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Adjusted:
-    """Convert, look at the residual membranes, enlarge amplitudes (A.3), convert again, at most `rounds` times.
+    """Convert with each of `starts` (amplitudes by percentile); then, from the best, look at the residual
 
-    x: raw samples of the calibration part, scores: the network's on them. Of all rounds the one whose classes
-    agree most often with the network's stays; of equal ones that with the smaller error of the scores. A
+    membranes, enlarge amplitudes (A.3) and convert again, at most `rounds` times.
+
+    x: raw samples of the calibration part, scores: the network's on them. The program with the least root mean
+    square error of the scores stays: it tells more of a few hundred samples than how many classes agree. A
     unit with a ceiling keeps its amplitude: what is above the ceiling has to stay on its membrane.
     """
     x, scores = x[:SAMPLES], scores[:SAMPLES]
     total = window_gain(settings.amplification, settings.timesteps)
-    full = replace(settings, readout=ir.Css("never"))
     seen: list[dict[str, Any]] = []
-    best: Adjusted | None = None
-    score = (-1.0, 0.0)
     capped = {u.name for u in ann.units if u.ceiling is not None}
-    for number in range(rounds + 1):
-        program, units = to_css_program(ann, full)
-        run = simulate(program, x, residual=RESIDUAL)
+
+    def tried(theta: Mapping[str, float | np.ndarray], what: str) -> tuple[float, Adjusted]:
+        chosen = replace(settings, theta=theta)
+        program, units = to_css_program(ann, chosen)
+        full = replace(program, readout=ir.Css("never"))
+        run = simulate(full, x, residual=RESIDUAL)
         agreement, error = agreement_with(run, scores, units[program.output.name].sum)
-        left = dict(zip(full.theta, _in_order(program, run), strict=True))
-        seen.append({"agreement": agreement, "score_error": error, "residuals": left})
-        say(f"amplitudes, round {number}: {100 * agreement:.2f} % of the classes agree")
-        if best is None or (agreement, -error) > score:
-            score = (agreement, -error)
-            best = Adjusted(full, program, units, seen)
-        by = {n: 1.0 if n in capped else growth(left[n], total) for n in full.theta}
-        if number == rounds or set(by.values()) == {1.0}:
+        left = dict(zip(theta, _in_order(program, run), strict=True))
+        row = {"from": what, "agreement": agreement, "score_error": error, "residuals": left}
+        seen.append(row)
+        say(f"amplitudes, {what}: {100 * agreement:.2f} % of the classes agree, error {error:.4g}")
+        return error, Adjusted(chosen, program, units, seen)
+
+    unlike = {str(theta): (q, theta) for q, theta in starts.items()}
+    least, best = min(
+        (tried(theta, f"percentile {100 * q:g}") for q, theta in unlike.values()),
+        key=lambda pair: pair[0],
+    )
+    left = seen[_least(seen)]["residuals"]
+    theta = dict(best.settings.theta)
+    for number in range(1, rounds + 1):
+        by = {n: 1.0 if n in capped else growth(left[n], total) for n in theta}
+        if set(by.values()) == {1.0}:
             break
-        full = replace(full, theta={n: t * by[n] for n, t in full.theta.items()})
-    assert best is not None
-    final = replace(best.settings, readout=settings.readout)
-    program = replace(best.program, readout=settings.readout)
-    return Adjusted(final, program, best.units, seen)
+        theta = {n: t * by[n] for n, t in theta.items()}
+        error, found = tried(theta, f"round {number}")
+        left = seen[-1]["residuals"]
+        if error >= least:
+            break
+        least, best = error, found
+    seen[_least(seen)]["kept"] = True
+    return best
+
+
+def _least(seen: list[dict[str, Any]]) -> int:
+    return int(np.argmin([row["score_error"] for row in seen]))
 
 
 def agreement_with(run: Simulation, scores: np.ndarray, unit: np.ndarray) -> tuple[float, float]:

@@ -23,7 +23,14 @@ from edgesnn.compiler.passes.convert import (
     window_gain,
 )
 from edgesnn.compiler.passes.convert_rate import to_rate_program
-from edgesnn.conversion.amplitudes import PERCENTILE, RESIDUAL, SAMPLES, adjusted, first_amplitudes
+from edgesnn.conversion.amplitudes import (
+    PERCENTILE,
+    PERCENTILES,
+    RESIDUAL,
+    SAMPLES,
+    adjusted,
+    first_amplitudes,
+)
 from edgesnn.conversion.forward import AnnForward, multiply_accumulates
 from edgesnn.conversion.margins import choose_margins
 from edgesnn.conversion.report import answers, layer_rows, rates_of, shifts_text, work
@@ -218,15 +225,22 @@ def _css(
     amplification = amplification_of(beta)
     total = window_gain(amplification, timesteps)
     forward = AnnForward(ann, known.values)
-    percentiles = forward.percentiles(known.x, PERCENTILE)
-    theta = first_amplitudes(ann, percentiles, total)
+    ranges = forward.ranges(known.x, PERCENTILES)
+    starts = {q: first_amplitudes(ann, p, total) for q, p in ranges.items()}
     settings = CssSettings(
-        known.values, theta, timesteps, amplification, weights, silent, signed, ir.Css("sound")
+        known.values,
+        starts[PERCENTILE],
+        timesteps,
+        amplification,
+        weights,
+        silent,
+        signed,
+        ir.Css("sound"),
     )
     rounds: list[dict[str, Any]] = []
     if adjusting:
         scores = forward.scores(known.x[:SAMPLES])
-        best = adjusted(ann, settings, known.x, scores, say=say)
+        best = adjusted(ann, settings, known.x, scores, starts, say=say)
         settings, program, units, rounds = best.settings, best.program, best.units, best.rounds
     else:
         program, units = to_css_program(ann, settings)
@@ -237,6 +251,7 @@ def _css(
         "signed": signed,
         "period": ir.period(program),
         "percentile": PERCENTILE,
+        "percentiles": list(PERCENTILES) if adjusting else [PERCENTILE],
         "residual_percentile": RESIDUAL,
         "adjustment": rounds,
         "exit": "sound",

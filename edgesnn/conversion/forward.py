@@ -85,13 +85,18 @@ class AnnForward:
 
     def percentiles(self, x: np.ndarray, q: float) -> dict[str, float]:
         """The q-quantile (q in 0...1) of |activation| of every unit but the last, over all of `x`."""
+        return self.ranges(x, (q,))[q]
+
+    def ranges(self, x: np.ndarray, shares: tuple[float, ...]) -> dict[float, dict[str, float]]:
+        """`percentiles` for several shares, in one pass."""
         hidden = [u.name for u in self.ann.units[:-1]]
+        q = min(shares)
         top = {n: TopShare(q, len(x) * int(np.prod(self._shapes[n]))) for n in hidden}
         for part in self.batches(x):
             for name, y in self.run(part):
                 if name in top:
                     top[name].add(y.abs())
-        return {n: t.value for n, t in top.items()}
+        return {share: {n: t.at(share) for n, t in top.items()} for share in shares}
 
 
 def multiply_accumulates(ann: Ann) -> int:

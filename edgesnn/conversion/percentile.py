@@ -12,6 +12,7 @@ class TopShare:
     """The value that a share 1 - q of `total` values exceed, from batches of them."""
 
     def __init__(self, q: float, total: int) -> None:
+        self.total = total
         self.keep = max(1, round((1.0 - q) * total) + 1)
         self._best: Tensor | None = None
 
@@ -30,3 +31,8 @@ class TopShare:
     def value(self) -> float:
         assert self._best is not None
         return float(self._best[-1])
+
+    def at(self, q: float) -> float:
+        """The value of another share, at least as high as the first."""
+        assert self._best is not None
+        return float(self._best[min(round((1.0 - q) * self.total), len(self._best) - 1)])
