@@ -142,7 +142,9 @@ def test_top_share_is_the_percentile():
     top = TopShare(0.999, 100_000)
     for part in x.split(777):
         top.add(part)
-    assert top.value == 99_899
+    assert top.value == top.at(0.999) == 99_899
+    assert top.at(0.9999) == 99_989
+    assert top.at(1.0) == 99_999
 
 
 def test_growth_is_equation_a18():
