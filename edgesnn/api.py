@@ -153,6 +153,8 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
         checkpoint = load_checkpoint(path)
         program = lower(load_graph(path), weights=weights or checkpoint.weights)
         return replace(program, rates=_stored_rates(program, checkpoint.report))
+    if path.suffix == ".onnx":
+        raise UsageError(f"{path} is an ordinary network; `edgesnn convert` makes a .pt of it")
     raise UsageError(f"{path} is neither a .pt checkpoint nor an .esnn program nor a bundle")
 
 

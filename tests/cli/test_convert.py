@@ -342,6 +342,8 @@ def test_no_network(network: Network, converted: Path, run: Any, tmp_path: Path)
     for other in (converted, network / "calibration.npz"):
         assert "no ONNX file" in run("convert", other, *calibration).error(1)
     assert "--calibration" in run("convert", network / "net.onnx").error(2)
+    for command in (("inspect",), ("compile", "--target", "cpu")):
+        assert "edgesnn convert" in run(command[0], network / "net.onnx", *command[1:]).error(2)
 
 
 OPTIONS: list[tuple[str, str]] = [
