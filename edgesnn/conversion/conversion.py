@@ -259,6 +259,12 @@ def _css(
     if confidence is not None:
         if program.classes < 2:
             raise UsageError("confidence needs at least two classes")
+        least = round(1.0 / (1.0 - confidence))  # of fewer none may differ, and none proves nothing
+        if len(known.x) + 1 < least:
+            raise UsageError(
+                f"confidence {confidence:g} needs {least:,} calibration samples beside those held out, "
+                f"there are {len(known.x):,}; give more, or a lower confidence"
+            )
         run = simulate(replace(program, readout=ir.Css("never")), known.x)
         margins = choose_margins(run.history, confidence)
         program = replace(program, readout=ir.Css("margin", margins))
