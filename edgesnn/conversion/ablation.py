@@ -38,6 +38,9 @@ def variants(beta: float = 2.0) -> dict[str, dict[str, Any]]:
         "without negative spikes": {"beta": beta, "signed": False},
         "without silent period": {"beta": beta, "silent": 0},
         "without adjustment": {"beta": beta, "adjust": False},
+        # Adjustment makes up for part of what the others leave out.
+        "neither silence nor adjustment": {"beta": beta, "silent": 0, "adjust": False},
+        "none of the three": {"beta": beta, "signed": False, "silent": 0, "adjust": False},
         **{f"beta {b:g}": {"beta": b} for b in BETAS if b != beta},
     }
 
@@ -124,10 +127,10 @@ def numbers(text: str) -> tuple[float, ...]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as lines of columns."""
-    heads = f"{'':26} {'gain':>7} {'accuracy':>9} {'as the network':>14} {'output steps':>12}"
+    heads = f"{'':30} {'gain':>7} {'accuracy':>9} {'as the network':>14} {'output steps':>12}"
     lines = [f"{heads} {'steps':>6} {'SOPs':>11}"]
     for r in rows:
-        line = f"{r['row']:26} {r.get('beta', float('nan')):7.5g} {100 * r['accuracy']:7.2f} %"
+        line = f"{r['row']:30} {r.get('beta', float('nan')):7.5g} {100 * r['accuracy']:7.2f} %"
         if "agreement" in r:
             line += f" {100 * r['agreement']:12.2f} % {r['output_steps']:12.2f} {r['steps']:6.2f}"
             line += f" {r['sops']:11,.0f}"
@@ -156,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--mean", type=numbers, help="of uint8 samples / 255, one or one per channel"
     )
     parser.add_argument("--std", type=numbers)
-    parser.add_argument("--beta", type=float, default=2.0, help="of the first four rows")
+    parser.add_argument(
+        "--beta", type=float, default=2.0, help="of the rows that leave something out"
+    )
     parser.add_argument("--timesteps", type=int, default=8)
     parser.add_argument("--weights", default="int8", help="int8 or int16")
     parser.add_argument("--samples", type=int, help="the first N of the test samples")

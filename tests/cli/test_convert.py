@@ -263,8 +263,11 @@ def test_ablation_command(
         *("the network", "as is", "without negative spikes", "without silent period"),
         "without adjustment",
     ]
-    assert names[5:] == ["beta 1.7", "beta 1.8"]
-    assert rows[5]["beta"] == rows[6]["beta"] == 1.75
+    assert names[5:] == [
+        *("neither silence nor adjustment", "none of the three"),
+        *("beta 1.7", "beta 1.8"),
+    ]
+    assert rows[7]["beta"] == rows[8]["beta"] == 1.75
     assert rows[1]["agreement"] > 0.9
     table = capsys.readouterr().out
     assert len(table.splitlines()) == 1 + len(rows)
