@@ -361,6 +361,7 @@ OPTIONS: list[tuple[str, str]] = [
     ("--silent 9", "0...3"),
     ("--confidence 1", "between 0 and 1"),
     ("--confidence 0", "between 0 and 1"),
+    ("--confidence 0.9999", "10,000 calibration samples"),
     ("--held-out 0", "(0, 0.5]"),
     ("--held-out 0.9", "(0, 0.5]"),
     ("--seed -1", "whole number"),
