@@ -71,7 +71,7 @@ class Bounds:
 
     @property
     def event_dtype(self) -> str:
-        """Width of an event address: uint16 where every map has at most 65,536 units."""
+        """Width of an event address: uint16 where every map has at most 65,536 addresses."""
         most = max(n.neurons * (2 if n.signed else 1) for n in self.nodes.values())
         return "uint16" if most <= 1 << 16 else "uint32"
 
@@ -276,11 +276,13 @@ def _integrator(
         width_of(lo.min() - hi, hi - lo.min(), node.name)  # differences of classes, too
         return NodeBounds(shape, 0, 0, lo, hi, "int32", work, work * steps, sums=sums)
     for _ in range(node.silent):
+        width_of(lo, hi, node.name)
         lo, hi = leak_interval(lo, hi, amp)
-    # g is at most the train of all spikes of one sign, and o = max(h, 0) - g has to fit, too.
+    # g lies within the trains of all spikes of one sign, and o = max(h, 0) - g has to fit, too.
     v = node.amplitude.astype(np.int64)
-    _, g = membrane_bounds(-v, v, np.zeros_like(v), (amp,), steps)
-    _leak_fits(lo - g, hi + g, np.abs(bias) + np.abs(last), (amp,), node.name)
+    least, most = membrane_bounds(-v, v, np.zeros_like(v), (amp,), steps)
+    g = np.maximum(-least, most)
     width_of(lo - g, hi + g, node.name)
+    _leak_fits(lo - g, hi + g, np.abs(bias) + np.abs(last), (amp,), node.name)
     size = ir.size(shape)
     return NodeBounds(shape, 1, size, lo, hi, "int32", work, work * steps, sums=sums, signed=True)

@@ -170,7 +170,7 @@ def _check_css_encoder(program: ir.Program, node: ir.CssEncoder) -> None:
         f"digits are int8[1 or channels, 256, T], T in 1...{MAX_CODING_STEPS}, "
         f"found {d.dtype.name}{list(d.shape)}",
     )
-    _need(bool(np.all(np.abs(d) <= 1)), node.name, "digits are -1, 0 or 1")
+    _need(bool(np.all((d >= -1) & (d <= 1))), node.name, "digits are -1, 0 or 1")
 
 
 def _check_integrator(node: ir.Integrator, seen: dict[str, ir.Shape]) -> None:

@@ -52,19 +52,18 @@ def lead_needed(program: ir.Program) -> np.ndarray:
     beta = gain(output.amplification)
     lost = sum((1 - Fraction(1, 1 << k) for _, k in output.amplification), Fraction(0))
     far, bias, correction = _differences(output)
-    classes = len(far)
-    needed = np.zeros((steps, classes, classes), dtype=np.int64)
-    for n in range(steps):
+    # Whole numbers throughout, as Python's own: beta^T has many digits after the point.
+    one = (lost.denominator * beta.denominator**steps) ** 2
+    reach = (far - bias).astype(object) * one + int(lost * one)
+    ahead = np.arange(len(far))[:, None] > np.arange(len(far))
+    needed = np.zeros((steps, *far.shape), dtype=np.int64)
+    for n in range(1, steps):
         weight = sum((beta**m for m in range(n)), Fraction(0))
-        for k in range(classes):
-            for j in range(classes):
-                rest = Fraction(0)
-                if n:
-                    rest = weight * (int(far[k, j]) + lost - int(bias[k, j])) - int(
-                        correction[k, j]
-                    )
-                least = rest / beta**n
-                needed[n, k, j] = -(-least // 1) if k <= j else least // 1 + 1
+        rest = reach * weight.numerator - correction.astype(object) * (one * weight.denominator)
+        scale = beta**n * one * weight.denominator
+        rest, whole = rest * scale.denominator, scale.numerator
+        needed[n] = np.where(ahead, rest // whole + 1, -(-rest // whole))
+    needed[0] = ahead
     needed.flags.writeable = False
     return needed
 

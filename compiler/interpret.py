@@ -228,9 +228,9 @@ class Interpreter:
         trains: dict[str, list[np.ndarray]],
         state: dict[str, np.ndarray],
     ) -> tuple[np.ndarray, int]:
-        """(signed spikes, synaptic operations) of step t. state[name] is the output's U, of a Tsa what is left
+        """(signed spikes, synaptic operations) of step t.
 
-        of o after firing.
+        state[name] is the output's U, of a Tsa what is left of o after firing.
         """
         name, steps = node.name, ir.coding_steps(self.program)
         silent = node.silent if isinstance(node, ir.Tsa) else 0

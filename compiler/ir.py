@@ -471,9 +471,9 @@ def period(program: Program) -> int:
 
 
 def starts(program: Program) -> dict[str, int]:
-    """Of a CSS program, the step (1...) in which a node's window begins: its first spikes come in or, of the
+    """Of a CSS program, the step (1...) in which each node's window begins.
 
-    encoder, go out. A window takes T + silent steps.
+    Its first spikes come in then or, of the encoder, go out. A window takes T + silent steps.
     """
     out: dict[str, int] = {}
     first: dict[str, int] = {}  # step in which a node emits for the first time

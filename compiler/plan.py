@@ -110,7 +110,9 @@ def _plan(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) -> 
     for node in program.nodes:
         if isinstance(node, ir.Population) and node.name in bands:
             planes |= dict.fromkeys(ir.sources(node), steps)
-    planes |= {name: delay + 1 for name, delay in ir.longest_delays(program).items() if delay}
+    # A power of two: steps are counted modulo a common multiple of these numbers.
+    late = {name: delay for name, delay in ir.longest_delays(program).items() if delay}
+    planes |= {name: 1 << delay.bit_length() for name, delay in late.items()}
     plan = _place(_buffers(program, bounds, choice, bands, planes))
     return replace(plan, bands=bands, planes=planes)
 

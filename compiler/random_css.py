@@ -12,6 +12,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import WidthError, prove
 from edgesnn.compiler.check import check_program
 from edgesnn.compiler.exits import DOUBLING, gain
+from edgesnn.compiler.passes.convert import ternary_digits
 
 _AMPLIFICATIONS: tuple[ir.Shifts, ...] = (
     DOUBLING,
@@ -33,17 +34,6 @@ def random_css_program(seed: int) -> ir.Program:
             continue
         return program
     raise AssertionError(f"seed {seed} gives no legal program in 100 attempts")
-
-
-def ternary_digits(values: np.ndarray, steps: int, beta: float) -> np.ndarray:
-    """Theorem 3 of the CSS paper: values float64[...] in units of the spike amplitude -> int8[..., steps]."""
-    u = values / beta**steps
-    out = np.zeros((*values.shape, steps), dtype=np.int8)
-    for t in range(steps):
-        u = beta * u
-        out[..., t] = (u >= 0.5).astype(np.int8) - (u <= -0.5)
-        u = u - out[..., t]
-    return out
 
 
 class _Draw:

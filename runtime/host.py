@@ -141,7 +141,8 @@ class HostEngine:
 
         Of a model of signed spikes: a frame enters every T + silent steps, while deeper layers still work on
         the last one. Any other model takes one after the other. `events` and `sops` are those since the
-        decision before, whichever frame they belong to.
+        decision before, whichever frame they belong to. Nothing else may be asked of the engine before the
+        last decision.
         """
         waiting = (self.bundle.check_sample(sample) for sample in samples)
         pending = next(waiting, None)
@@ -167,7 +168,7 @@ class HostEngine:
                 flying -= 1
                 found = self._outcome(None)
                 now = np.stack([found.events, found.sops], axis=1)
-                events, sops = (now - total).T
+                events, sops = ((now - total) & 0xFFFFFFFF).T  # the core counts in 32 bits
                 total = now
                 yield replace(found, events=events, sops=sops)
 

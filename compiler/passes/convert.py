@@ -96,24 +96,32 @@ def window_gain(amplification: ir.Shifts, timesteps: int) -> float:
     return float(sum((beta**k for k in range(timesteps)), Fraction(0)))
 
 
+def ternary_digits(values: np.ndarray, timesteps: int, beta: float) -> np.ndarray:
+    """Theorem 3 of the CSS paper: int8[..., T], digits of values float64[...] in units of the spike amplitude.
+
+    From u = value / beta^T each step amplifies, u <- beta u, emits +1 where u >= 1/2, -1 where u <= -1/2, and
+    subtracts it.
+    """
+    u = values / beta**timesteps
+    digits = np.zeros((*values.shape, timesteps), dtype=np.int8)
+    for t in range(timesteps):
+        u = u * beta
+        digits[..., t] = (u >= 0.5).astype(np.int8) - (u <= -0.5)
+        u = u - digits[..., t]
+    return digits
+
+
 def input_digits(values: np.ndarray, timesteps: int, beta: float) -> tuple[np.ndarray, float]:
     """Theorem 3: (digits int8[1 or C, 256, T] of values float64[C, 256], their spike amplitude theta_0).
 
-    theta_0 = max |value| / sum beta^(T-t). From u = value / beta^T each step amplifies, u <- beta u, emits +1
-    where u >= theta_0 / 2, -1 where u <= -theta_0 / 2, and subtracts it.
+    theta_0 = max |value| / sum beta^(T-t).
     """
     total = sum(beta**k for k in range(timesteps))
     theta = float(np.abs(values).max()) / total
     if theta == 0.0:
         raise UsageError("every raw sample stands for 0: mean, std or the data are wrong")
     rows = values[:1] if bool(np.all(values == values[:1])) else values
-    u = rows / theta / beta**timesteps
-    digits = np.zeros((*rows.shape, timesteps), dtype=np.int8)
-    for t in range(timesteps):
-        u = u * beta
-        digits[..., t] = (u >= 0.5).astype(np.int8) - (u <= -0.5)
-        u = u - digits[..., t]
-    return digits, theta
+    return ternary_digits(rows / theta, timesteps, beta), theta
 
 
 def node_names(ann: a.Ann, *taken: str) -> dict[str, str]:
@@ -297,9 +305,9 @@ def _fit(
     peak = np.maximum(np.abs(among).max(axis=1), np.abs(every).max(axis=1) * limit / INT16[1])
     amplified = float(gain(settings.amplification) ** settings.silent)
     total = window_gain(settings.amplification, settings.timesteps)
-    finest = INT32[1] / 4 / total  # beyond it the amplitudes of a window alone exceed 32 bits
-
-    inverse = np.minimum(limit / np.maximum(peak, 1e-300), finest / amplified)
+    # Beyond it the amplitudes of a window alone exceed 32 bits; an output has none.
+    finest = INT32[1] if output else INT32[1] / 4 / total / amplified
+    inverse = np.minimum(limit / np.maximum(peak, 1e-300), finest)
     inverse = _whole(np.full_like(inverse, inverse.min()) if output else inverse, amplified, output)
     reach = np.abs(np.rint(every * inverse[:, None])).sum(axis=1)
     coarser = reach / (INT16[1] - every.shape[1] / 2 if every.shape[1] < 2**15 else INT16[1])
@@ -384,7 +392,8 @@ def _top(fit: _Fit, settings: CssSettings, output: bool) -> np.ndarray:
         for _ in range(settings.silent):
             lo, hi = leak_interval(lo, hi, amp)
         v = fit.amplitude.astype(np.int64)
-        _, g = membrane_bounds(-v, v, np.zeros_like(v), (amp,), settings.timesteps)
+        least, most = membrane_bounds(-v, v, np.zeros_like(v), (amp,), settings.timesteps)
+        g = np.maximum(-least, most)
         lo, hi = lo - g, hi + g
     added = (np.abs(bias) + np.abs(last)).max()
     return np.asarray(np.maximum(hi, -lo) * len(amp) + added)

@@ -15,13 +15,12 @@ from edgesnn.compiler.layout import SpikeMap
 from edgesnn.compiler.styles import Style
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, scalar, table
 from edgesnn.compiler.tir.membrane import stored_as
+from edgesnn.compiler.tir.readout import leading
 from edgesnn.compiler.tir.rows import count_bits
 
 
 def amplified(u: Any, terms: Shifts) -> Any:
-    """Sum of sign * (u >> shift); beta = 2 is one shift."""
-    if terms == ((1, 0), (1, 0)):
-        return T.shift_left(u, T.int32(1))
+    """Sum of sign * (u >> shift); u + u for beta = 2, since C leaves u << 1 of a negative u open."""
     total = T.int32(0)
     for sign, shift in terms:
         term = T.shift_right(u, T.int32(shift)) if shift else u
@@ -302,91 +301,42 @@ def tsa_fire(
     return make_kernel(symbol, params, main)
 
 
-def css_never(symbol: str, *, classes: int) -> Kernel:
-    """out[0] = -(argmax U + 1): the full length, and the last step of a window."""
+def css_lead(symbol: str, *, classes: int, rows: int, pairs: bool) -> Kernel:
+    """The leader k decides where U_k - U_j >= needed[row] for all others j; out[0] as of every readout.
 
-    @T.prim_func
-    def main(u_p: T.handle("int32"), out_p: T.handle("int32")):
-        u = T.decl_buffer((classes,), "int32", data=u_p)
-        out = T.decl_buffer((2,), "int32", data=out_p)
-        best = T.alloc_buffer((1,), "int32")
-        best[0] = 0
-        for k in range(1, classes):
-            if u[k] > u[best[0]]:
-                best[0] = k
-        out[0] = -1 - best[0]
+    needed int32[rows], or with `pairs` [rows, K, K], of which [row, k, j] holds (exits.lead_needed).
+    """
+    lead = leading(classes)
+    size = rows * classes * classes if pairs else rows
 
-    return make_kernel(symbol, (table("u_p", "int32"), pointer("out_p", "int32")), main)
-
-
-def css_margin(symbol: str, *, classes: int, steps: int) -> Kernel:
-    """The leader decides where it is margins[step] ahead of every other; out[0] as of every readout."""
-
-    @T.prim_func
-    def main(
-        u_p: T.handle("int32"),
-        margins_p: T.handle("int32"),
-        step: T.int32,
-        out_p: T.handle("int32"),
-    ):
-        u = T.decl_buffer((classes,), "int32", data=u_p)
-        margins = T.decl_buffer((steps,), "int32", data=margins_p)
-        out = T.decl_buffer((2,), "int32", data=out_p)
-        best = T.alloc_buffer((1,), "int32")
-        best[0] = 0
-        for k in range(1, classes):
-            if u[k] > u[best[0]]:
-                best[0] = k
-        out[0] = best[0] + 1
-        for j in range(classes):
-            if T.And(
-                j != best[0],
-                T.Cast("int64", u[best[0]]) - T.Cast("int64", u[j])
-                < T.Cast("int64", margins[step]),
-            ):
-                out[0] = -1 - best[0]
-
-    params = (
-        table("u_p", "int32"),
-        table("margins_p", "int32"),
-        scalar("step"),
-        pointer("out_p", "int32"),
-    )
-    return make_kernel(symbol, params, main)
-
-
-def css_sound(symbol: str, *, classes: int, steps: int) -> Kernel:
-    """The leader k decides where U_k - U_j >= needed[left, k, j] for all others (exits.lead_needed)."""
-    size = steps * classes * classes
+    def at(row: Any, k: Any, j: Any) -> Any:
+        return (row * classes + k) * classes + j if pairs else row
 
     @T.prim_func
     def main(
         u_p: T.handle("int32"),
         needed_p: T.handle("int32"),
-        left: T.int32,
+        row: T.int32,
         out_p: T.handle("int32"),
     ):
         u = T.decl_buffer((classes,), "int32", data=u_p)
         needed = T.decl_buffer((size,), "int32", data=needed_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
         best = T.alloc_buffer((1,), "int32")
-        best[0] = 0
-        for k in range(1, classes):
-            if u[k] > u[best[0]]:
-                best[0] = k
+        lead(best, u)
         out[0] = best[0] + 1
         for j in range(classes):
             if T.And(
                 j != best[0],
                 T.Cast("int64", u[best[0]]) - T.Cast("int64", u[j])
-                < T.Cast("int64", needed[(left * classes + best[0]) * classes + j]),
+                < T.Cast("int64", needed[at(row, best[0], j)]),
             ):
                 out[0] = -1 - best[0]
 
     params = (
         table("u_p", "int32"),
         table("needed_p", "int32"),
-        scalar("left"),
+        scalar("row"),
         pointer("out_p", "int32"),
     )
     return make_kernel(symbol, params, main)
@@ -398,6 +348,7 @@ def css_narrowed(symbol: str, *, classes: int, units: int, stored: int, weight: 
     reach int32[K, K] is exits.pair_reach, correction int32[K]; weights are those of the output, [units, stored]
     as its style packs them: class k's at place[k], all with the same offset.
     """
+    lead = leading(classes)
 
     @T.prim_func
     def main(
@@ -419,26 +370,21 @@ def css_narrowed(symbol: str, *, classes: int, units: int, stored: int, weight: 
         out = T.decl_buffer((2,), "int32", data=out_p)
         best = T.alloc_buffer((1,), "int32")
         taken = T.alloc_buffer((1,), "int32")
-        lead = T.alloc_buffer((1,), "int64")
-        shift = T.alloc_buffer((1,), "int64")
-        shift[0] = T.Cast("int64", left)
-        best[0] = 0
-        for k in range(1, classes):
-            if u[k] > u[best[0]]:
-                best[0] = k
+        ahead = T.alloc_buffer((1,), "int64")
+        scale = T.alloc_buffer((1,), "int64")
+        scale[0] = T.shift_left(T.int64(1), T.Cast("int64", left))
+        lead(best, u)
         out[0] = best[0] + 1
         for j in range(classes):
             if T.And(j != best[0], out[0] > 0):
                 # What j can catch up with while every unit may say anything.
                 taken[0] = reach[best[0] * classes + j]
-                lead[0] = T.shift_left(
-                    T.Cast("int64", u[best[0]]) - T.Cast("int64", u[j]), shift[0]
-                ) + (T.Cast("int64", correction[best[0]]) - T.Cast("int64", correction[j]))
+                ahead[0] = (T.Cast("int64", u[best[0]]) - T.Cast("int64", u[j])) * scale[0] + (
+                    T.Cast("int64", correction[best[0]]) - T.Cast("int64", correction[j])
+                )
                 if j < best[0]:
-                    lead[0] = lead[0] - T.int64(1)
-                if lead[0] < T.shift_left(T.Cast("int64", taken[0]), shift[0]) - T.Cast(
-                    "int64", taken[0]
-                ):
+                    ahead[0] = ahead[0] - T.int64(1)
+                if ahead[0] < T.Cast("int64", taken[0]) * scale[0] - T.Cast("int64", taken[0]):
                     for i in range(units):
                         if g[i] == 0:
                             taken[0] = taken[0] - T.max(
@@ -446,9 +392,7 @@ def css_narrowed(symbol: str, *, classes: int, units: int, stored: int, weight: 
                                 - T.Cast("int32", weights[i * stored + place[j]]),
                                 0,
                             )
-                    if lead[0] < T.shift_left(T.Cast("int64", taken[0]), shift[0]) - T.Cast(
-                        "int64", taken[0]
-                    ):
+                    if ahead[0] < T.Cast("int64", taken[0]) * scale[0] - T.Cast("int64", taken[0]):
                         out[0] = -1 - best[0]
 
     params = (

@@ -31,10 +31,8 @@ from edgesnn.compiler.tir.css import (
     amplify,
     clear_words,
     css_encode,
-    css_margin,
+    css_lead,
     css_narrowed,
-    css_never,
-    css_sound,
     integrate,
     negate,
     tsa_fire,
@@ -553,13 +551,8 @@ def _integrator(e: Emission, i: int, node: ir.Integrator) -> list[str]:
         f"  {added}",
     ]
     if isinstance(node, ir.CssOutput):
-        return [
-            *body,
-            "}",
-            *_css_readout(e, i, node, style),
-            "*sops = (uint32_t)out[1];",
-            "return out[0];",
-        ]
+        asked = [f"  {line}" for line in _css_readout(e, i, node, style)]
+        return [*body, *asked, "}", "*sops = (uint32_t)out[1];", "return out[0];"]
     if node.silent:
         amplified = amplify(
             f"esnn_amplify_{i}", units=positions * channels, amplification=node.amplification
@@ -621,18 +614,19 @@ def _css_readout(e: Emission, i: int, node: ir.CssOutput, style: Style) -> list[
     rule, classes, steps = e.program.readout, len(node.bias), ir.coding_steps(e.program)
     assert isinstance(rule, ir.Css)
     u = e.at(f"{node.name}.u", "int32", const=True)
-    never = e.call(css_never(f"esnn_css_never_{i}", classes=classes), u, "out")
+    kernel = readout(f"esnn_css_never_{i}", classes=classes, width="int32", rule=ir.Rate())
+    never = e.call(kernel, u, "out")
     if rule.exit == "never":
         return [never]
     early = []
     if rule.exit == "margin":
-        kernel = css_margin(f"esnn_css_margin_{i}", classes=classes, steps=steps)
+        kernel = css_lead(f"esnn_css_margin_{i}", classes=classes, rows=steps, pairs=False)
         margins = e.table(f"margins_{i}", np.array(rule.margins), "int32")
         early = [f"  if (out[0] <= 0) {{ {e.call(kernel, u, margins, 'p - 1', 'out')} }}"]
     source = narrowing(e.program)
     if source is None:
         needed = np.clip(lead_needed(e.program), 0, 2**31 - 1)
-        kernel = css_sound(f"esnn_css_sound_{i}", classes=classes, steps=steps)
+        kernel = css_lead(f"esnn_css_sound_{i}", classes=classes, rows=steps, pairs=True)
         sound = e.call(kernel, u, e.table(f"needed_{i}", needed, "int32"), f"{steps} - p", "out")
     else:
         sound = _narrowed(e, i, node, style, source, u)

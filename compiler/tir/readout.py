@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm.script import tirx as T
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.tir.kernel import Kernel, make_kernel, pointer, table
 
 
+def leading(classes: int) -> Any:
+    """Inline best[0] = argmax u, ties to the lowest index."""
+
+    @T.inline
+    def leader(best: Any, u: Any):
+        best[0] = 0
+        for k in range(1, classes):
+            if u[k] > u[best[0]]:
+                best[0] = k
+
+    return leader
+
+
 def readout(symbol: str, *, classes: int, width: str, rule: ir.Readout) -> Kernel:
     """First spike: max U >= value. Margin: the two largest differ by >= value. Rate: never."""
     value = rule.value if isinstance(rule, ir.FirstSpike | ir.Margin) else 0
     rate = isinstance(rule, ir.Rate)
-    lowest = -(2**31)
+    lowest, lead = -(2**31), leading(classes)
 
     @T.prim_func
     def leader(u_p: T.handle(width), out_p: T.handle("int32")):
         u = T.decl_buffer((classes,), width, data=u_p)
         out = T.decl_buffer((2,), "int32", data=out_p)
         best = T.alloc_buffer((1,), "int32")
-        best[0] = 0
-        for k in range(1, classes):
-            if u[k] > u[best[0]]:
-                best[0] = k
+        lead(best, u)
         if T.And(T.bool(not rate), T.Cast("int32", u[best[0]]) >= value):
             out[0] = best[0] + 1
         else:

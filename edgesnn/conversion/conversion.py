@@ -93,8 +93,9 @@ def convert(
     Raises UsageError or EdgesnnError, one line.
     """
     begin = time.perf_counter()
-    timesteps = timesteps or (CSS_STEPS if coding == "css" else RATE_STEPS)
-    _check(coding, beta, timesteps, weights, confidence, silent, signed, seed)
+    if timesteps is None:
+        timesteps = CSS_STEPS if coding == "css" else RATE_STEPS
+    _check(coding, beta, timesteps, weights, confidence, silent, signed, adjust, seed)
     ann = as_ann(model, calibration, name)
     if class_names:
         classes = len(ann.units[-1].bias)
@@ -180,6 +181,7 @@ def _check(
     confidence: float | None,
     silent: int,
     signed: bool,
+    adjust: bool,
     seed: int,
 ) -> None:
     if coding not in CODINGS:
@@ -202,6 +204,7 @@ def _check(
             "confidence": confidence is not None,
             "silent": silent != 1,
             "signed": signed is not True,
+            "adjust": adjust is not True,
         }
         wrong = [option for option, given in foreign.items() if given]
         if wrong:

@@ -133,6 +133,9 @@ int32_t esnn_push_next(esnn_ctx *ctx, const void *samples, size_t bytes) {
   if (esnn_unbound(ctx) || samples == NULL) {
     return ESNN_ERR_ARGUMENT;
   }
+  if (ctx->model->input_bytes == 0) {
+    return ESNN_ERR_INPUT;
+  }
   if (ctx->done || ctx->filled != ctx->model->input_bytes) {
     return esnn_push_frame(ctx, samples, bytes);
   }

@@ -78,7 +78,7 @@ typedef struct esnn_model {
   uint32_t arena_bytes;
 } esnn_model;
 
-/* Counters of the current inference, one per node. */
+/* Counters since esnn_push_frame, modulo 2^32, one per node: of the current inference, or of a pipeline's frames. */
 typedef struct esnn_stats {
   uint32_t events;
   uint32_t sops;
@@ -138,7 +138,7 @@ int32_t esnn_result(const esnn_ctx *ctx, esnn_decision *out);
 int32_t esnn_membrane(const esnn_ctx *ctx, uint32_t k, int32_t *out);
 /* Event i of those that the node run last has emitted; fastest in ascending order of i. */
 int32_t esnn_event(esnn_ctx *ctx, uint32_t i, uint32_t *out);
-/* Counters of node i in this inference. */
+/* Counters of node i. */
 int32_t esnn_node_stats(const esnn_ctx *ctx, uint32_t i, esnn_stats *out);
 /* One line for an error code. */
 const char *esnn_strerror(int32_t code);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +15,27 @@ import pytest
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.build import compile_program
+from edgesnn.compiler.exits import narrowing
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.random_css import random_css_program
-from edgesnn.targets.board import load_board
+from edgesnn.targets.board import BSP_DIR, load_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.target import find_target
 from edgesnn.targets.toolchain import find_toolchain
 
 HERE = Path(__file__).parent
 FRAMES = 12
+SOURCES = ("esnn.c", "model.c", "kernels.c")
 
-pytestmark = pytest.mark.skipif(
+needs_board = pytest.mark.skipif(
     not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")),
     reason="needs qemu-system-arm and arm-none-eabi-gcc",
 )
+HOST_UART = """#include <stdint.h>
+#include <stdio.h>
+void bsp_uart_put(uint8_t byte);
+void bsp_uart_put(uint8_t byte) { putchar(byte); }
+"""
 
 
 def frame(program: ir.Program, seed: int) -> np.ndarray:
@@ -49,11 +57,53 @@ def said(emulator: Emulator) -> list[str]:
     return data.decode().splitlines()[:-1]
 
 
+def overlapping(exit: str, narrowed: bool = False) -> ir.Program:
+    """A program whose frames overlap in the pipeline."""
+    drawn = (random_css_program(seed) for seed in range(100, 300))
+    program = next(
+        p
+        for p in drawn
+        if p.timesteps > ir.period(p) > 4
+        and p.classes > 1
+        and ir.silent_steps(p)
+        and (narrowing(p) is not None) == narrowed
+    )
+    margins = (2**31 - 1,) * ir.coding_steps(program) if exit == "margin" else ()
+    return replace(program, readout=ir.Css(exit, margins))
+
+
+def answers(program: ir.Program) -> list[list[int]]:
+    """Class and stopping step of every frame, one after the other."""
+    engine = Interpreter(program)
+    found = [engine.infer(frame(program, i + 1)) for i in range(FRAMES)]
+    return [[d.label, d.step] for d in found]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the sanitisers come with gcc")
+@pytest.mark.parametrize(
+    ("exit", "narrowed"), [("sound", False), ("sound", True), ("margin", False)]
+)
+def test_an_overlapping_pipeline_is_clean(exit: str, narrowed: bool, tmp_path: Path) -> None:
+    """Under the address and undefined-behaviour sanitisers, on this machine."""
+    program = overlapping(exit, narrowed)
+    bundle = compile_program(program, "cpu", out=tmp_path / "b")
+    (tmp_path / "uart.c").write_text(HOST_UART)
+    shutil.copy(HERE / "pipeline.c", tmp_path / "main.c")
+    source = bundle.path / "src"
+    files = [tmp_path / "main.c", tmp_path / "uart.c", *(source / f for f in SOURCES)]
+    flags = ["-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    words = ["gcc", *flags, "-I", source, "-I", BSP_DIR, *files, "-o", tmp_path / "pipeline"]
+    subprocess.run([str(word) for word in words], check=True)
+    done = subprocess.run([str(tmp_path / "pipeline")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = [[int(word) for word in line.split()] for line in done.stdout.splitlines()[:-1]]
+    assert [row[:2] for row in rows] == answers(program)
+
+
+@needs_board
 @pytest.mark.parametrize("exit", ["never", "sound"])
 def test_frames_overlap_on_the_board(exit: str, tmp_path: Path) -> None:
-    drawn = (random_css_program(seed) for seed in range(100, 200))
-    program = next(p for p in drawn if p.timesteps > ir.period(p) > 4)
-    program = replace(program, readout=ir.Css(exit))
+    program = overlapping(exit)
     board = load_board("mps2-an386")
     bundle = compile_program(program, board=board.name, out=tmp_path / "b")
     tools = find_toolchain(find_target(board.target))
@@ -69,9 +119,7 @@ def test_frames_overlap_on_the_board(exit: str, tmp_path: Path) -> None:
     tools.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], tmp_path)
     with Emulator(board, tmp_path / "firmware.elf") as emulator:
         lines = [[int(word) for word in line.split()] for line in said(emulator)]
-    engine = Interpreter(program)
-    expected = [engine.infer(frame(program, i + 1)) for i in range(FRAMES)]
-    assert [row[:2] for row in lines] == [[d.label, d.step] for d in expected]
+    assert [row[:2] for row in lines] == answers(program)
     ends = [row[2] for row in lines]
     if exit == "never":
         assert ends[0] == program.timesteps
