@@ -133,7 +133,9 @@ def load_program(model: Path | str, weights: str | None = None) -> Program:
 
         return read(Bundle.open(path).program_path)
     if not path.exists():
-        raise EdgesnnError(f"there is no model at {path}; make one with `edgesnn train`")
+        raise EdgesnnError(
+            f"there is no model at {path}; make one with `edgesnn train` or `convert`"
+        )
     if path.suffix == ".esnn":
         from edgesnn.compiler.esnn_file import load_program as read
 

@@ -99,6 +99,8 @@ def convert(
     ann = as_ann(model, calibration, name)
     if class_names:
         classes = len(ann.units[-1].bias)
+        if not all(class_names):
+            raise UsageError("a class name is empty; is there a comma too many?")
         if len(class_names) != classes:
             raise UsageError(f"{len(class_names)} class names for {classes} classes")
         ann = replace(ann, class_names=tuple(class_names))
@@ -203,8 +205,8 @@ def _check(
             "weights": weights != "int8",
             "confidence": confidence is not None,
             "silent": silent != 1,
-            "signed": signed is not True,
-            "adjust": adjust is not True,
+            "unsigned (signed=False)": signed is not True,
+            "literal (adjust=False)": adjust is not True,
         }
         wrong = [option for option, given in foreign.items() if given]
         if wrong:

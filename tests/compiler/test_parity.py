@@ -14,6 +14,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.lower import lower
+from edgesnn.compiler.random_css import random_css_program
 from edgesnn.compiler.random_graph import random_graph
 from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.compiler.weight_format import WEIGHT_FORMATS
@@ -81,6 +82,7 @@ def test_random_graphs_are_varied() -> None:
 def test_random_programs_are_varied() -> None:
     """The generator really draws what it promises, and the drawn networks spike and stop early."""
     programs = [random_program(seed) for seed in range(60)]
+    programs += [random_css_program(seed) for seed in range(10)]
     kinds = {type(n).__name__ for p in programs for n in p.nodes}
     assert kinds == set(ir.NODE_KINDS)
     assert {type(p.readout).__name__ for p in programs} == set(ir.READOUT_KINDS)
