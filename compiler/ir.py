@@ -298,6 +298,83 @@ class Css:
     margins: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """No front end: the sensor gives rows of the input map as they are; `rate` of them a second.
+
+    A row of a map (H, W, C) is its W * C samples; of a signal (1, L, C), C samples.
+    """
+
+    rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class LogMel:
+    """Sound to rows of log-mel energies, in integers: int16 samples at `rate` Hz, one row every `hop` of them.
+
+    Row r looks at samples r hop ... r hop + len(window) - 1. `front_end.py` defines every bit. With N the least
+    power of two >= len(window), x the samples and X the spectrum of x * window / 2^15:
+
+        p[k] = floor(|X[k] / N|^2 2^28 / 2^26), k = 0...N/2;
+        E[b] = sum of p[k] rise[k] over band[k] = b  +  sum of p[k] (256 - rise[k]) over band[k] = b + 1;
+        row[b] = clamp((256 log2(E[b] + 256) - offset[b]) gain >> 12, 0, 255), b < bands.
+
+    window int16[L] (Q15); quarter int32[N/4 + 1], cos(2 pi i / N) in Q31; band int16[N/2 + 1], -1 where a bin
+    is in no filter, and rise int16[N/2 + 1] (0...256) are triangles that meet their neighbours' centres;
+    offset int32[bands]; gain at least 1.
+    """
+
+    rate: int
+    hop: int
+    window: np.ndarray
+    quarter: np.ndarray
+    band: np.ndarray
+    rise: np.ndarray
+    offset: np.ndarray
+    gain: int
+
+
+FrontEnd = Rows | LogMel
+
+
+@dataclass(frozen=True, eq=False)
+class WindowStream:
+    """Window mode: the newest rows that fill the input are one inference, the first time as soon as there are so
+
+    many, then every `hop` rows. Of the last `smooth` labels the most frequent (ties: the lowest) is the smoothed
+    one if it has at least `votes` of them, else there is none. A detection is reported where
+
+        the smoothed label is none of `background`, differs from the class in force, and no detection was
+        reported in the last `refractory` windows;
+
+    it is then the class in force, until the smoothed label is none or background. Without any background class
+    there is no way to say nothing: then every window with a smoothed label is a detection, refractory aside.
+    """
+
+    front: FrontEnd
+    hop: int
+    smooth: int = 1
+    votes: int = 1
+    refractory: int = 0
+    background: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class EventStream:
+    """Continuous mode of an EventInput with Lif populations: step k = 1, 2, ... covers the events of
+
+    [(k - 1) step_us, k step_us) microseconds since the stream's start; several of one address count once.
+    Membranes are never cleared. There is no T: only the readout's criterion decides. A decision zeroes the
+    output membranes; in the next `refractory` steps they stay 0 (the output does no operations), while the
+    hidden populations run on.
+    """
+
+    step_us: int
+    refractory: int = 0
+
+
+Stream = WindowStream | EventStream
+
 Input = SampleInput | EventInput
 Encoder = LatencyEncoder | CurrentEncoder
 Population = Lif | Amos | Accumulator
@@ -325,6 +402,7 @@ Readout = FirstSpike | Margin | Rate | Css
 NODE_KINDS: dict[str, type] = {k.__name__: k for k in Node.__args__}
 PROJECTION_KINDS: dict[str, type] = {"Dense": Dense, "Conv": Conv}
 READOUT_KINDS: dict[str, type] = {k.__name__: k for k in Readout.__args__}
+STREAM_KINDS: dict[str, type] = {k.__name__: k for k in (*Stream.__args__, *FrontEnd.__args__)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,7 +411,8 @@ class Program:
 
     rates: what was measured on data, if anything: the mean number of events of a node in an inference, by name;
     of the input, samples that differ from the zero point; of the output, steps until it stops. Nothing that is
-    computed depends on them: programs that differ in them alone are the same program.
+    computed depends on them: programs that differ in them alone are the same program. stream: how a signal
+    becomes inferences; None where the caller hands over whole samples.
     """
 
     name: str
@@ -342,6 +421,7 @@ class Program:
     readout: Readout
     class_names: tuple[str, ...] = field(default=())
     rates: Mapping[str, float] = field(default_factory=dict)
+    stream: Stream | None = field(default=None, metadata=YOUNGER)
 
     @property
     def input(self) -> Input:

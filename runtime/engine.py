@@ -43,6 +43,43 @@ class Trace:
     events: list[list[np.ndarray]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class TimedDecision:
+    """A decision that fell while a signal streamed in.
+
+    time: in the signal's own units since the stream's start, at which all that it rests on had arrived: samples
+    of sound, rows of another signal (window mode), microseconds (continuous mode, the end of the step).
+    smoothed: label after the votes of window mode, None without enough; in continuous mode the label. detected:
+    whether it is to be reported. front_ticks: counter reading of the front end since the last window (of the
+    binning since the last decision), None on engines without a counter; the decision's `ticks` are the
+    network's alone. In continuous mode `decision.step` counts from the stream's start, `events`, `sops` and
+    `ticks` from the last decision.
+    """
+
+    time: int
+    decision: Decision
+    smoothed: int | None
+    detected: bool
+    front_ticks: int | None = None
+
+
+class SignalEngine(Protocol):
+    """An engine that takes a signal as it comes (programs with a stream)."""
+
+    def start_stream(self) -> None:
+        """Forget everything: time 0."""
+
+    def push(self, chunk: np.ndarray) -> list[TimedDecision]:
+        """What falls while `chunk` comes in.
+
+        Window mode: rows [n, values] (or [n] where a row is one value, as of sound) in the source's dtype.
+        Continuous mode: int64[n, 2], microseconds since the start and address, times not descending.
+        """
+
+    def advance(self, until: int) -> list[TimedDecision]:
+        """Continuous mode: run every step that ends at or before `until` microseconds."""
+
+
 class Engine(Protocol):
     """An engine runs one compiled model; it is a context manager, and `close` may be called twice.
 
