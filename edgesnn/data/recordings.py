@@ -1,0 +1,32 @@
+"""Find a labelled recording by name or path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgesnn.data.dataset import check_split
+from edgesnn.data.loading import data_folder
+from edgesnn.data.recording import Recording
+from edgesnn.targets.errors import UsageError
+
+# The data sets that are (or make) one long signal, and who makes it: (split, folder) -> Recording.
+RECORDINGS: dict[str, Callable[[str, Path], Recording]] = {}
+
+
+def load_recording(name: str, split: str = "test", data_dir: Path | str | None = None) -> Recording:
+    """A split of a data set, or of a user's own .npz, as one long labelled signal.
+
+    Raises UsageError for an unknown name or split, EdgesnnError for missing or damaged data.
+    """
+    check_split(split)
+    if name in RECORDINGS:
+        return RECORDINGS[name](split, data_folder(data_dir))
+    if name.endswith(".npz"):
+        from edgesnn.data.signals import load_signal  # reads archives; the sets above do without
+
+        return load_signal(Path(name).expanduser(), split)
+    raise UsageError(
+        f"{name!r} is no recording to stream: {', '.join([*RECORDINGS, 'or the path of an .npz'])} "
+        "(docs/STREAMING.md)"
+    )
