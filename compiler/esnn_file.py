@@ -22,8 +22,10 @@ from edgesnn.compiler.check import check_program
 from edgesnn.runtime.files import write_atomic
 from edgesnn.targets.errors import EdgesnnError
 
-# 3 knows signed spikes. 1 wrote pooling windows as one number. All are read.
-FORMAT_VERSION = 3
+# 4 knows streams, 3 signed spikes; 1 wrote pooling windows as one number. All are read. A program without a
+# stream is still written as 3, so that its bytes stay what they were and an older edgesnn reads it.
+FORMAT_VERSION = 4
+_WITHOUT_STREAM = 3
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal programs are equal files
 _MAX_JSON = 16 << 20
 _MAX_ARRAY = 1 << 30
@@ -34,7 +36,7 @@ def program_bytes(program: ir.Program) -> bytes:
     found = dict(ir.arrays(program))
     document = {
         "format": "edgesnn-program",
-        "version": FORMAT_VERSION,
+        "version": _WITHOUT_STREAM if program.stream is None else FORMAT_VERSION,
         "program": _encode(program, ""),
     }
     buffer = io.BytesIO()
@@ -85,7 +87,7 @@ def _read_json(z: zipfile.ZipFile) -> dict[str, Any]:
     document = json.loads(z.read("program.json"))
     if not isinstance(document, dict) or document.get("format") != "edgesnn-program":
         raise ValueError("program.json is not an edgesnn program")
-    if document.get("version") not in (1, 2, FORMAT_VERSION):
+    if document.get("version") not in range(1, FORMAT_VERSION + 1):
         raise ValueError(
             f"file version {document.get('version')!r}, this edgesnn reads up to {FORMAT_VERSION}; "
             "use the edgesnn that wrote it or compile again"
@@ -108,6 +110,7 @@ def _encode(value: object, path: str) -> Any:
             "readout": _encode(value.readout, "readout"),
             "class_names": list(value.class_names),
             **({"rates": dict(value.rates)} if value.rates else {}),
+            **({} if value.stream is None else {"stream": _encode(value.stream, "stream")}),
         }
     if is_dataclass(value):
         items = {f.name: _encode(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
@@ -122,7 +125,9 @@ def _decode(value: Any, hint: Any, where: str, z: zipfile.ZipFile) -> Any:
     if hint is np.ndarray:
         return _load_array(value, where, z)
     if get_origin(hint) in (Union, types.UnionType):
-        by_name = {kind.__name__: kind for kind in get_args(hint)}
+        if value is None and type(None) in get_args(hint):
+            return None
+        by_name = {k.__name__: k for k in get_args(hint) if k is not type(None)}
         kind = value.get("kind") if isinstance(value, dict) else None
         if kind not in by_name:
             raise ValueError(f"{where}: kind {kind!r} is not one of {', '.join(by_name)}")

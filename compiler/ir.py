@@ -582,12 +582,16 @@ def size(shape: Shape) -> int:
 
 
 def arrays(value: object, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Every array in a program (or node) with its path, e.g. ("conv1.projections.0.weight", ...)."""
+    """Every array in a program (or node) with its path, e.g. ("conv1.projections.0.weight", ...).
+
+    Those of a stream stand under "stream", e.g. "stream.front.window".
+    """
     if isinstance(value, np.ndarray):
         yield path, value
     elif isinstance(value, Program):
         for node in value.nodes:
             yield from arrays(node, node.name)
+        yield from arrays(value.stream, "stream")
     elif is_dataclass(value):
         for f in fields(value):
             yield from arrays(getattr(value, f.name), f"{path}.{f.name}")

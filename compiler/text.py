@@ -6,9 +6,10 @@ One node a line, in Python's own call syntax (so that Python's parser reads it, 
     input = SampleInput(shape=(8, 8, 1), dtype="uint8", scale=0.0625, zero_point=0)
     enc = LatencyEncoder(projection=Dense(source="input", weight=int8[2, 64]("enc.projection.weight")), ...)
     readout(FirstSpike(value=12))
+    stream(WindowStream(front=Rows(rate=25.0), hop=4, smooth=3, votes=2, refractory=0, background=(0,)))
 
-An array is `dtype[shape](values...)`, or `dtype[shape]("path")` when it is longer than `inline`; then the
-parser takes it from the arrays it is given.
+The last line stands only where a signal streams in. An array is `dtype[shape](values...)`, or
+`dtype[shape]("path")` when it is longer than `inline`; then the parser takes it from the arrays it is given.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.targets.errors import EdgesnnError
 
-_KINDS: dict[str, type] = {**ir.NODE_KINDS, **ir.PROJECTION_KINDS, **ir.READOUT_KINDS}
+_KINDS: dict[str, type] = {
+    **ir.NODE_KINDS,
+    **ir.PROJECTION_KINDS,
+    **ir.READOUT_KINDS,
+    **ir.STREAM_KINDS,
+}
 _DTYPES = ("int8", "int16", "int32")
 
 
@@ -37,6 +43,8 @@ def to_text(program: ir.Program, *, inline: int | None = None) -> str:
     for node in program.nodes:
         lines.append(f"{node.name} = {_value(node, node.name, inline, skip='name')}")
     lines.append(f"readout({_value(program.readout, 'readout', inline)})")
+    if program.stream is not None:
+        lines.append(f"stream({_value(program.stream, 'stream', inline)})")
     return "\n".join(lines) + "\n"
 
 
@@ -74,6 +82,7 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> ir.P
     head: dict[str, Any] | None = None
     nodes: list[ir.Node] = []
     readout: Any = None
+    stream: Any = None
     for statement in tree.body:
         try:
             if isinstance(statement, ast.Assign):
@@ -88,16 +97,18 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> ir.P
                     head = {str(k.arg): _parse(k.value, arrays or {}) for k in call.keywords}
                 elif keyword == "readout" and len(call.args) == 1:
                     readout = _parse(call.args[0], arrays or {})
+                elif keyword == "stream" and len(call.args) == 1:
+                    stream = _parse(call.args[0], arrays or {})
                 else:
                     raise ValueError(f"unknown statement {keyword!r}")
             else:
-                raise ValueError("expected program(...), NAME = Kind(...) or readout(...)")
+                raise ValueError("expected program, NAME = Kind, readout or stream (...)")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
             raise EdgesnnError(f"program text, line {statement.lineno}: {e}") from None
     if head is None or readout is None or not nodes:
         raise EdgesnnError("program text needs a program(...) line, nodes and a readout(...) line")
     try:
-        return ir.Program(nodes=tuple(nodes), readout=readout, **head)
+        return ir.Program(nodes=tuple(nodes), readout=readout, stream=stream, **head)
     except TypeError as e:
         raise EdgesnnError(f"program text, program(...): {e}") from None
 
