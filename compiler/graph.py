@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgesnn.compiler import ir
+
 Shape = tuple[int, int, int]  # (height, width, channels)
 
 
@@ -172,7 +174,7 @@ class ReadoutSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """A trained float network, in inference form."""
+    """A trained float network, in inference form. stream: how its samples come out of a signal, if they do."""
 
     name: str
     input: SampleInput
@@ -180,3 +182,4 @@ class Graph:
     layers: tuple[Layer, ...]
     readout: ReadoutSpec
     class_names: tuple[str, ...] = field(default=())
+    stream: ir.Stream | None = None

@@ -136,7 +136,7 @@ def _held_out(
     train: Dataset, val_fraction: float, seed: int, samples: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the part of train that training held out, or of `samples` of it at random."""
-    _, held = stratified_split(train.y, val_fraction, seed)
+    _, held = stratified_split(train.y, val_fraction, seed, train.groups)
     if len(held) == 0:
         raise UsageError(f"{train.name}: {len(train)} samples are too few to hold some out")
     if samples is not None and samples < len(held):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesnn.coding.readout import EXITS
+from edgesnn.compiler import ir
 from edgesnn.compiler.graph import (
     BatchNorm,
     Conv,
@@ -41,13 +42,15 @@ from edgesnn.networks.spec import (
     NetworkSpec,
 )
 from edgesnn.runtime.files import write_atomic
+from edgesnn.stream_table import stream_from_table, stream_to_table
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "edgesnn-checkpoint"
-VERSION = 2  # 1 lacks "weights", and describes its network in fewer words
+# 1 lacks "weights", and describes its network in fewer words; 2 lacks "stream".
+VERSION = 3
 FIELDS = {
     "format",
     "version",
@@ -59,6 +62,7 @@ FIELDS = {
     "class_names",
     "data",
     "report",
+    "stream",
 }
 DTYPES = ("uint8", "int8", "int16")  # of raw samples
 READOUTS = EXITS
@@ -73,7 +77,8 @@ class Checkpoint:
     state: name -> tensor as `SpikingNetwork.state_dict()` names them. scale: a sample is
     scale * (raw - zero_point) of raw `dtype`. readout: kind (one of READOUTS) and value chosen on
     validation data. weights: the format that it was trained for (one of WEIGHTS). data: what it was
-    trained on. report: what training measured, plain values.
+    trained on. report: what training measured, plain values. stream: how its samples come out of a
+    signal, None if they are handed over whole.
     """
 
     network: NetworkSpec
@@ -86,6 +91,7 @@ class Checkpoint:
     dtype: str = "uint8"
     zero_point: int = 0
     weights: str = "int8"
+    stream: ir.Stream | None = None
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -107,6 +113,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "class_names": list(checkpoint.class_names),
             "data": checkpoint.data,
             "report": checkpoint.report,
+            "stream": stream_to_table(checkpoint.stream),
         },
     )
 
@@ -236,6 +243,7 @@ def to_graph(checkpoint: Checkpoint) -> Graph:
         layers=tuple(layers),
         readout=ReadoutSpec(kind, checkpoint.readout.value),
         class_names=checkpoint.class_names,
+        stream=checkpoint.stream,
     )
 
 
@@ -289,6 +297,8 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
 
     if table["version"] == 1:
         table = {"weights": "int8", **table}
+    if table["version"] <= 2:
+        table = {"stream": None, **table}
     if set(table) != FIELDS:
         odd = ", ".join(sorted(map(str, set(table) ^ FIELDS)))
         raise ValueError(f"missing or unknown fields: {odd}")
@@ -360,6 +370,7 @@ def _checked(table: dict[str, Any]) -> Checkpoint:
         dtype,
         zero_point,
         table["weights"],
+        stream_from_table(table["stream"]),
     )
 
 

@@ -90,7 +90,9 @@ def quantise(graph: g.Graph, *, weights: str = "int8") -> tuple[ir.Program, dict
         "rate": ir.Rate(),
     }
     rule = rules[graph.readout.kind]
-    program = ir.Program(graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names)
+    program = ir.Program(
+        graph.name, graph.timesteps, tuple(nodes), rule, graph.class_names, stream=graph.stream
+    )
     return program, units
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgesnn.compiler import ir
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 SPLITS = ("train", "test")
@@ -20,6 +21,9 @@ class Dataset:
 
     A net sees scale * (x - zero_point). A signal is a map of height 1: [N, 1, length, channels].
     layout: how the axes of a user's file were read ("NHW", "NCHW", "NHWC", "NCL"), "" elsewhere.
+    stream: how a device makes such samples of a signal as it comes, None where it does not.
+    groups: int64[N] or None; samples of one group (cut from one recording, said by one speaker) are held
+    out for validation together or not at all.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Dataset:
     scale: float
     zero_point: int = 0
     layout: str = ""
+    stream: ir.Stream | None = None
+    groups: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,6 +78,9 @@ def checked(
     scale: float,
     zero_point: int = 0,
     layout: str = "",
+    *,
+    stream: ir.Stream | None = None,
+    groups: np.ndarray | None = None,
 ) -> Dataset:
     """A Dataset from raw arrays; (N, H, W) gets a channel axis. EdgesnnError for bad data."""
     check_samples_dtype(name, f"x_{split}", x)
@@ -89,7 +98,18 @@ def checked(
             f"{name}: class names have to be printable, and at most {MAX_CLASSES} of them"
         )
     samples = np.ascontiguousarray(x, dtype=x.dtype.name)  # in this machine's byte order
-    return Dataset(name, split, samples, y.astype(np.int64), class_names, scale, zero_point, layout)
+    return Dataset(
+        name,
+        split,
+        samples,
+        y.astype(np.int64),
+        class_names,
+        scale,
+        zero_point,
+        layout,
+        stream,
+        groups,
+    )
 
 
 def check_samples_dtype(name: str, array: str, x: np.ndarray) -> None:
@@ -138,13 +158,18 @@ def _not_finite(array: np.ndarray) -> str:
     return f" (row {bad[0]} holds {what})"
 
 
-def stratified_split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    y: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held out), both sorted: about `fraction` of every class is held out.
 
-    At least one sample of every class of two or more is: what is held out knows every class.
-    The same y, fraction and seed give the same split on every machine.
+    At least one sample of every class of two or more is: what is held out knows every class. With `groups`
+    [N] whole groups are, and of a class that is one group nothing needs to be; the last group of a class
+    is kept. The same arguments give the same split on every machine.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
+    if groups is not None:
+        return _grouped_split(y, fraction, rng, groups)
     held = []
     for label in np.unique(y):
         members = np.flatnonzero(y == label)
@@ -152,3 +177,24 @@ def stratified_split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
         held.append(rng.permutation(members)[: max(round(fraction * len(members)), least)])
     out = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(y)), out), out
+
+
+def _grouped_split(
+    y: np.ndarray, fraction: float, rng: np.random.Generator, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    names, group = np.unique(groups, return_inverse=True)
+    labels, label = np.unique(y, return_inverse=True)
+    count = np.zeros((len(names), len(labels)), dtype=np.int64)  # samples of a group and class
+    np.add.at(count, (group, label), 1)
+    held = np.zeros(len(names), dtype=bool)
+    # Rare classes first: common ones come with them, and the other way round would hold out too much.
+    for k in np.argsort((count > 0).sum(axis=0), kind="stable"):
+        wanted = fraction * count[:, k].sum()
+        for g in rng.permutation(np.flatnonzero(count[:, k])):
+            kept = ((count > 0) & ~held[:, None]).sum(axis=0)
+            if kept[count[g] > 0].min() < 2 or held[g]:
+                continue  # nothing of a class would be left to learn from
+            if count[held, k].sum() + count[g, k] / 2 > wanted and count[held, k].any():
+                break
+            held[g] = True
+    return np.flatnonzero(~held[group]), np.flatnonzero(held[group])

@@ -71,7 +71,7 @@ class Run:
         self.world = world
         self.log = log
         self.stages = options.staged()
-        kept, held = stratified_split(data.y, options.val_fraction, options.seed)
+        kept, held = stratified_split(data.y, options.val_fraction, options.seed, data.groups)
         if len(held) < 1 or len(kept) < 2:
             raise UsageError(
                 f"{data.name}: {len(data)} samples are too few to hold some out for validation"
@@ -295,6 +295,7 @@ class Run:
             dtype=data.dtype,
             zero_point=data.zero_point,
             weights=options.weights,
+            stream=data.stream,
         )
 
     def _write_log(self) -> None:

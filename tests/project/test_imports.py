@@ -39,6 +39,7 @@ HEAVY = {
         "edgesnn/reports/measure.py": "",
         "edgesnn/data/augment.py": "",
         "edgesnn/checkpoint.py": "lazy",
+        "edgesnn/stream_table.py": "lazy",
     },
     "sklearn": {"edgesnn/data": "lazy"},
     "kornia": {"edgesnn/data/augment.py": "lazy"},
