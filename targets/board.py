@@ -66,6 +66,18 @@ class Counter:
 
 
 @dataclass(frozen=True)
+class Power:
+    """What the processor draws while it runs: current_ua_per_mhz from supply_v volts."""
+
+    current_ua_per_mhz: float
+    supply_v: float
+
+    def microjoules(self, cycles: float) -> float:
+        """Energy of so many clock cycles: uA/MHz is uC per million cycles, times volts."""
+        return self.current_ua_per_mhz * self.supply_v * cycles / 1e6
+
+
+@dataclass(frozen=True)
 class EmulatorSpec:
     """How to emulate the board: program, the system package that brings it, its arguments."""
 
@@ -79,6 +91,7 @@ class Board:
     """One board. Sizes are bytes; `sources` are C files under BSP_DIR.
 
     target: the core that it has. also_runs: other cores whose firmware it runs, as it has their instructions.
+    power: None where nobody has stated it.
     """
 
     name: str
@@ -93,6 +106,7 @@ class Board:
     sources: tuple[Path, ...]
     also_runs: tuple[str, ...] = ()
     emulator: EmulatorSpec | None = None
+    power: Power | None = None
 
     def runs(self, target: str) -> bool:
         """Whether firmware for this target (a name, not an alias) runs here."""
@@ -232,6 +246,13 @@ class _Table:
             )
         return int(value) if value.is_integer() else value
 
+    def quantity(self, key: str, high: float) -> float:
+        """A number above 0, up to `high`."""
+        value = self._take(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high:
+            raise self.fail(key, f"must be a number above 0, up to {high:g}, not {value!r}")
+        return float(value)
+
     def texts(self, key: str) -> tuple[str, ...]:
         value = self._take(key)
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
@@ -302,6 +323,11 @@ def _board(root: _Table, stem: str) -> Board:
         table = root.table("emulator")
         emulator = EmulatorSpec(table.text("program"), table.text("package"), table.texts("args"))
         table.done()
+    power = None
+    if "power" in root.left:
+        table = root.table("power")
+        power = Power(table.quantity("current_ua_per_mhz", 1e5), table.quantity("supply_v", 60.0))
+        table.done()
     root.done()
     return Board(
         name=name,
@@ -316,6 +342,7 @@ def _board(root: _Table, stem: str) -> Board:
         sources=sources,
         also_runs=also_runs,
         emulator=emulator,
+        power=power,
     )
 
 

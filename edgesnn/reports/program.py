@@ -23,10 +23,19 @@ Advance = Callable[[Iterable[Any]], Iterable[Any]]
 
 def measure_program(program: ir.Program, data: Dataset, advance: Advance = iter) -> dict[str, Any]:
     """`figures` of a program on samples that fit it. The exit's value is in the membranes' integers."""
-    shapes, rule = ir.shapes(program), program.readout
+    return figures(subject(program), batches(program, advance(data.x)), data)
+
+
+def layers(program: ir.Program) -> list[Any]:
+    """The nodes that a report has a row for: encoders, populations, the output."""
     kinds = ir.Encoder | ir.Population | ir.CssEncoder | ir.Integrator
-    nodes = [x for x in program.nodes if isinstance(x, kinds)]
-    subject = Subject(
+    return [x for x in program.nodes if isinstance(x, kinds)]
+
+
+def subject(program: ir.Program) -> Subject:
+    """What `figures` wants to know of a program."""
+    shapes, rule, nodes = ir.shapes(program), program.readout, layers(program)
+    return Subject(
         "program",
         program.timesteps,
         [(x.name, type(x).__name__, ir.size(shapes[x.name])) for x in nodes],
@@ -35,7 +44,6 @@ def measure_program(program: ir.Program, data: Dataset, advance: Advance = iter)
         getattr(rule, "value", 0),
         None,
     )
-    return figures(subject, _batches(program, nodes, data, advance), data)
 
 
 def _macs(p: ir.Projection, source: ir.Shape) -> int:
@@ -52,15 +60,19 @@ def _fan(source: ir.Node, p: ir.Projection, shape: ir.Shape) -> np.ndarray:
     return np.tile(each, 2) if ir.is_signed(source) else each
 
 
-def _batches(
-    program: ir.Program, nodes: list[Any], data: Dataset, advance: Advance
-) -> Iterator[Batch]:
-    """One sample each. With an exit that nothing reaches, the interpreter goes on to T."""
-    rule, deciding = program.readout, Interpreter(program)
-    if isinstance(rule, ir.Css):
-        program = replace(program, readout=ir.Css("never"))
-    elif not isinstance(rule, ir.Rate):
-        program = replace(program, readout=ir.FirstSpike(NEVER))
+def without_exit(program: ir.Program) -> ir.Program:
+    """The same program with an exit that nothing reaches: it goes on to T."""
+    if isinstance(program.readout, ir.Css):
+        return replace(program, readout=ir.Css("never"))
+    if isinstance(program.readout, ir.Rate):
+        return program
+    return replace(program, readout=ir.FirstSpike(NEVER))
+
+
+def batches(program: ir.Program, samples: Iterable[np.ndarray]) -> Iterator[Batch]:
+    """All T steps of each sample, one sample a batch; layers as `layers` has them."""
+    rule, deciding, nodes = program.readout, Interpreter(program), layers(program)
+    program = without_exit(program)
     shapes, output, reference = ir.shapes(program), program.output.name, Interpreter(program)
     at = {node.name: i for i, node in enumerate(program.nodes)}
     fans = [
@@ -70,7 +82,7 @@ def _batches(
         ]
         for x in nodes
     ]
-    for sample in advance(data.x):
+    for sample in samples:
         membranes: list[np.ndarray] = []
 
         def watch(t: int, state: dict[str, np.ndarray], kept: list[np.ndarray] = membranes) -> None:

@@ -53,7 +53,7 @@ def figures(subject: Subject, batches: Iterable[Batch], data: Dataset) -> dict[s
     """Everything that `edgesnn evaluate` reports of one form, plain values.
 
     Shares are 0...1; per_layer: spikes per neuron (total and by step) and synaptic operations up to the exit;
-    curves: accuracy against mean steps over thresholds; difficulty: see `_hardness`.
+    curves: accuracy against mean steps over thresholds; difficulty: see `hardness`.
     """
     layers, exit, value = subject.layers, subject.exit, subject.value
     unit = 1.0 if subject.unit is None else subject.unit
@@ -107,7 +107,7 @@ def figures(subject: Subject, batches: Iterable[Batch], data: Dataset) -> dict[s
         "accuracy_per_class": _per_class(label, data),
         "confusion": _confusion(label, data.y, membranes.shape[-1]),
         "curves": _curves(membranes, data.y, exit, value, unit),
-        "difficulty": _difficulty(_hardness(membranes[-1], subject.unit), step, right),
+        "difficulty": by_difficulty(hardness(membranes[-1], subject.unit), step, right),
         "energy": energy(
             subject.macs,
             layers[0][0],
@@ -164,7 +164,7 @@ def _curves(
     return out
 
 
-def _hardness(last: np.ndarray, unit: float | None) -> np.ndarray:
+def hardness(last: np.ndarray, unit: float | None) -> np.ndarray:
     """Difficulty of samples, 0...1, from U[T] [N, classes].
 
     1 - the margin of softmax(U[T]) between the best two classes. Without a unit: 1 - the margin of U[T], as a
@@ -181,7 +181,8 @@ def _hardness(last: np.ndarray, unit: float | None) -> np.ndarray:
     return np.asarray(1.0 - margin / (1.0 if unit is not None else max(margin.max(), 1.0)))
 
 
-def _difficulty(hard: np.ndarray, steps: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+def by_difficulty(hard: np.ndarray, steps: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+    """Mean step and accuracy of ten parts of the samples, easiest to hardest."""
     parts = np.array_split(np.argsort(hard, kind="stable"), min(BINS, len(hard)))
     return [
         {
