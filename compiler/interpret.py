@@ -6,6 +6,7 @@ Every other engine (host library, firmware, integer-mode training) is judged by 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
@@ -84,6 +85,20 @@ def spike(node: ir.Lif | ir.CurrentEncoder, u: np.ndarray) -> tuple[np.ndarray, 
     return emitted, u - emitted * node.threshold.astype(np.int64)
 
 
+@dataclass
+class Progress:
+    """What lives on from one step to the next, of an inference or of a stream of events.
+
+    state: by node name its membranes, int64[H, W, C] (of a latency encoder its spike times), and what else it
+    remembers; absent means 0. trains: of signed spikes, all steps so far. events, sops: int64[nodes], so far.
+    """
+
+    state: dict[str, np.ndarray]
+    trains: dict[str, list[np.ndarray]]
+    events: np.ndarray
+    sops: np.ndarray
+
+
 class Interpreter:
     """Runs a program one sample at a time, by the equations of `ir.py`. An Engine (runtime/engine.py)."""
 
@@ -112,78 +127,107 @@ class Interpreter:
         latency encoder the spike times).
         """
         program = self.program
-        self._check_sample(np.asarray(sample))
-        counts: dict[str, np.ndarray] = {}  # events per unit in this step
-        trains: dict[str, list[np.ndarray]] = {n.name: [] for n in program.nodes if ir.is_signed(n)}
-        state: dict[str, np.ndarray] = {}  # membranes; an encoder's spike times
-        events = np.zeros(len(program.nodes), dtype=np.int64)
-        sops = np.zeros(len(program.nodes), dtype=np.int64)
+        sample = np.asarray(sample)
+        self._check_sample(sample)
+        run = self.begin()
         history: list[list[np.ndarray]] = []
         for t in range(1, program.timesteps + 1):
-            step: list[np.ndarray] = []
-            for i, node in enumerate(program.nodes):
-                if isinstance(node, ir.SampleInput):
-                    emitted = np.zeros(0, dtype=np.int64)
-                elif isinstance(node, ir.EventInput):
-                    emitted = (np.asarray(sample[t - 1]) != 0).astype(np.int64)
-                elif isinstance(node, ir.LatencyEncoder):
-                    if t == 1:
-                        state[node.name] = self._spike_times(node, sample)
-                    emitted = (state[node.name] == t).astype(np.int64)
-                elif isinstance(node, ir.CurrentEncoder):
-                    if t == 1:
-                        state[node.name + ".current"] = self._accumulate(node, sample)
-                    u = self._leaked(node, state) + state[node.name + ".current"]
-                    emitted, state[node.name] = spike(node, u)
-                elif isinstance(node, ir.CssEncoder):
-                    emitted = self._digits(node, sample, t)
-                elif isinstance(node, ir.Integrator):
-                    emitted, sops_of = self._window(node, t, trains, state)
-                    sops[i] += sops_of
-                elif isinstance(node, ir.Merge):
-                    emitted = sum((counts[s] for s in node.sources), np.zeros((), dtype=np.int64))
-                elif isinstance(node, ir.OrPool):
-                    pooled = windows(counts[node.source], node.kernel, node.stride)
-                    emitted = pooled.max(axis=(3, 4))
-                elif isinstance(node, ir.SumPool):
-                    pooled = windows(counts[node.source], node.kernel, node.stride)
-                    emitted = pooled.sum(axis=(3, 4))
-                else:
-                    u = self._leaked(node, state)
-                    for p, fan in zip(node.projections, self._fan[node.name], strict=True):
-                        u = u + project(p, counts[p.source])
-                        sops[i] += int((counts[p.source] * fan).sum())
-                    if isinstance(node, ir.Accumulator):
-                        emitted = np.zeros(0, dtype=np.int64)
-                    elif isinstance(node, ir.Amos):
-                        fired = state.get(node.name + ".fired", np.zeros_like(u))
-                        reached = u >= node.threshold
-                        if node.forced and t == program.timesteps:
-                            reached = np.ones_like(reached)
-                        emitted = (reached & (fired == 0)).astype(np.int64)
-                        state[node.name + ".fired"] = fired + emitted
-                    else:
-                        emitted, u = spike(node, u)
-                    state[node.name] = u
-                counts[node.name] = emitted
-                flat = emitted.reshape(-1)
-                if ir.is_signed(node):
-                    trains[node.name].append(emitted)
-                    flat = np.concatenate([flat == 1, flat == -1]).astype(np.int64)
-                events[i] += int(flat.sum())
-                step.append(np.repeat(np.arange(flat.size), flat).astype(np.uint32))
-            history.append(step)
+            source = sample[t - 1] if isinstance(program.input, ir.EventInput) else sample
+            history.append(self.step(run, t, source))
             if watch is not None:
-                watch(t, {n.name: state[n.name] for n in program.nodes if n.name in state})
-            if program.output.name not in state:
+                watch(t, {n.name: run.state[n.name] for n in program.nodes if n.name in run.state})
+            if program.output.name not in run.state:
                 continue  # its window has not begun
-            u = state[program.output.name].reshape(-1)
+            u = run.state[program.output.name].reshape(-1)
             label, exited = readout(program.readout, u)
             if isinstance(program.readout, ir.Css):
-                exited = self._css_exit(program.readout, u, t, state)
+                exited = self._css_exit(program.readout, u, t, run.state)
             if exited or t == program.timesteps:
-                return Trace(Decision(label, t, exited, u.copy(), events, sops), history)
+                return Trace(Decision(label, t, exited, u.copy(), run.events, run.sops), history)
         raise AssertionError("unreachable: a legal program has at least one timestep")
+
+    def begin(self) -> Progress:
+        """The state before the first step."""
+        nodes = self.program.nodes
+        trains: dict[str, list[np.ndarray]] = {n.name: [] for n in nodes if ir.is_signed(n)}
+        events, sops = (np.zeros(len(nodes), dtype=np.int64) for _ in range(2))
+        return Progress({}, trains, events, sops)
+
+    def step(
+        self, run: Progress, t: int, source: np.ndarray, *, output: bool = True
+    ) -> list[np.ndarray]:
+        """Timestep t of every node, in order: what inferences and continuous streams are made of.
+
+        source: the sample, or the events of this step, [H, W, C], non-zero = event. output: False leaves the
+        output node out. Returns the sorted uint32 addresses that each node emitted.
+        """
+        counts: dict[str, np.ndarray] = {}  # events per unit in this step
+        addresses: list[np.ndarray] = []
+        for i, node in enumerate(self.program.nodes):
+            if isinstance(node, ir.Output) and not output:
+                emitted, sops = np.zeros(0, dtype=np.int64), 0
+            else:
+                emitted, sops = self._run_node(node, run, t, source, counts)
+            counts[node.name] = emitted
+            flat = emitted.reshape(-1)
+            if ir.is_signed(node):
+                run.trains[node.name].append(emitted)
+                flat = np.concatenate([flat == 1, flat == -1]).astype(np.int64)
+            run.events[i] += int(flat.sum())
+            run.sops[i] += sops
+            addresses.append(np.repeat(np.arange(flat.size), flat).astype(np.uint32))
+        return addresses
+
+    def _run_node(
+        self,
+        node: ir.Node,
+        run: Progress,
+        t: int,
+        source: np.ndarray,
+        counts: dict[str, np.ndarray],
+    ) -> tuple[np.ndarray, int]:
+        """(events per unit, int64[H, W, C]; synaptic operations) of one node in step t."""
+        state, nothing = run.state, np.zeros(0, dtype=np.int64)
+        if isinstance(node, ir.SampleInput):
+            return nothing, 0
+        if isinstance(node, ir.EventInput):
+            return (source != 0).astype(np.int64), 0
+        if isinstance(node, ir.LatencyEncoder):
+            if t == 1:
+                state[node.name] = self._spike_times(node, source)
+            return (state[node.name] == t).astype(np.int64), 0
+        if isinstance(node, ir.CurrentEncoder):
+            if t == 1:
+                state[node.name + ".current"] = self._accumulate(node, source)
+            u = self._leaked(node, state) + state[node.name + ".current"]
+            emitted, state[node.name] = spike(node, u)
+            return emitted, 0
+        if isinstance(node, ir.CssEncoder):
+            return self._digits(node, source, t), 0
+        if isinstance(node, ir.Integrator):
+            return self._window(node, t, run.trains, state)
+        if isinstance(node, ir.Merge):
+            return sum((counts[s] for s in node.sources), np.zeros((), dtype=np.int64)), 0
+        if isinstance(node, ir.OrPool):
+            return windows(counts[node.source], node.kernel, node.stride).max(axis=(3, 4)), 0
+        if isinstance(node, ir.SumPool):
+            return windows(counts[node.source], node.kernel, node.stride).sum(axis=(3, 4)), 0
+        u, sops = self._leaked(node, state), 0
+        for p, fan in zip(node.projections, self._fan[node.name], strict=True):
+            u = u + project(p, counts[p.source])
+            sops += int((counts[p.source] * fan).sum())
+        emitted = nothing
+        if isinstance(node, ir.Amos):
+            fired = state.get(node.name + ".fired", np.zeros_like(u))
+            reached = u >= node.threshold
+            if node.forced and t == self.program.timesteps:
+                reached = np.ones_like(reached)
+            emitted = (reached & (fired == 0)).astype(np.int64)
+            state[node.name + ".fired"] = fired + emitted
+        elif isinstance(node, ir.Lif):
+            emitted, u = spike(node, u)
+        state[node.name] = u
+        return emitted, sops
 
     def _check_sample(self, sample: np.ndarray) -> None:
         source = self.program.input
