@@ -11,11 +11,12 @@ from edgesnn.networks.psn_net import PSN_NET
 from edgesnn.networks.resnet import RESNETS
 from edgesnn.networks.signal import SIGNAL
 from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec, Shape, neuron_spec
+from edgesnn.networks.spectrogram import SOUND
 from edgesnn.networks.vgg import VGGS
 from edgesnn.targets.errors import UsageError
 
 NETWORKS: dict[str, NetworkKind] = {
-    kind.name: kind for kind in (*MCU, SIGNAL, *RESNETS, *VGGS, PSN_NET)
+    kind.name: kind for kind in (*MCU, SIGNAL, SOUND, *RESNETS, *VGGS, PSN_NET)
 }
 # What stands first: the learned features' latency, the samples' own latency, or their constant current.
 ENCODER_FORMS = ("latency", "raw", "direct")

@@ -1,0 +1,33 @@
+"""mcu-sound: a small net for spectrograms, i.e. maps of time down and bands across (no torch)."""
+
+from __future__ import annotations
+
+from edgesnn.networks.kind import NetworkKind, Recipe
+from edgesnn.networks.spec import LayerSpec, Shape
+
+
+def _sound(shape: Shape, classes: int) -> tuple[LayerSpec, ...]:
+    return (
+        LayerSpec("encode-conv", "encoder", 16, 5, 2, 2),
+        LayerSpec("conv", "conv1", 32, 3, padding=1),
+        LayerSpec("or-pool", "pool1", kernel=2, stride=2),
+        LayerSpec("conv", "conv2", 48, 3, padding=1),
+        LayerSpec("or-pool", "pool2", kernel=2, stride=2),
+        LayerSpec("dense", "dense", out=64),
+        LayerSpec("output", "output", out=classes),
+    )
+
+
+SOUND = NetworkKind(
+    "mcu-sound",
+    "for spectrograms: LE conv 5x5x16 stride 2, spiking convs 3x3 x32 and x48, OR-pools 2, spiking dense 64",
+    _sound,
+    Recipe(
+        epochs=30,
+        rate_penalty=0.02,
+        early_penalty=0.1,
+        encoder_bias=-0.5,
+        augment="spectrogram",
+        label_smoothing=0.1,
+    ),
+)
