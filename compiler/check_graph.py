@@ -26,19 +26,16 @@ def check_graph(graph: g.Graph) -> None:
         )
     if graph.readout.kind == "rate" and graph.layers[-1].leak != 1.0:
         raise EdgesnnError(f"{graph.name}: a rate readout sums currents; its output's leak is 1")
-    if graph.input.dtype not in ir.SAMPLE_RANGE:
-        raise EdgesnnError(
-            f"{graph.name}: input dtype {graph.input.dtype!r}; use uint8, int8 or int16"
-        )
     if not 1 <= graph.timesteps <= MAX_TIMESTEPS:
         raise EdgesnnError(f"{graph.name}: {graph.timesteps} timesteps; use 1 to {MAX_TIMESTEPS}")
-    if not (math.isfinite(graph.input.scale) and graph.input.scale > 0):
-        raise EdgesnnError(f"{graph.name}: input scale {graph.input.scale} is not positive")
+    samples = isinstance(graph.input, g.SampleInput)
+    if isinstance(graph.input, g.SampleInput):
+        _check_samples(graph.name, graph.input)
     for layer in graph.layers:
         for source in g.layer_sources(layer):
             if source not in known:
                 raise EdgesnnError(f"{layer.name}: its source {source!r} does not stand before it")
-            if (source == "input") != isinstance(layer, g.Encode):
+            if (samples and source == "input") != isinstance(layer, g.Encode):
                 raise EdgesnnError(f"{layer.name}: samples go into an encoder, and only samples do")
         if layer.name in known:
             raise EdgesnnError(f"{layer.name}: two layers bear this name")
@@ -54,6 +51,13 @@ def check_graph(graph: g.Graph) -> None:
         else:
             _check_linear(layer)
             _check_dynamics(layer)
+
+
+def _check_samples(name: str, source: g.SampleInput) -> None:
+    if source.dtype not in ir.SAMPLE_RANGE:
+        raise EdgesnnError(f"{name}: input dtype {source.dtype!r}; use uint8, int8 or int16")
+    if not (math.isfinite(source.scale) and source.scale > 0):
+        raise EdgesnnError(f"{name}: input scale {source.scale} is not positive")
 
 
 def _check_dynamics(layer: g.Linear) -> None:

@@ -161,6 +161,13 @@ class SampleInput:
 
 
 @dataclass(frozen=True)
+class EventInput:
+    """Address events of a sensor, at most one of an address and step; spiking layers and pools read them."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True)
 class ReadoutSpec:
     """kind "first-spike": stop when some U >= value; "margin": when the top two differ by >= value; "rate":
     never, argmax of the summed output currents (leak 1).
@@ -177,7 +184,7 @@ class Graph:
     """A trained float network, in inference form. stream: how its samples come out of a signal, if they do."""
 
     name: str
-    input: SampleInput
+    input: SampleInput | EventInput
     timesteps: int
     layers: tuple[Layer, ...]
     readout: ReadoutSpec

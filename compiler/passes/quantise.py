@@ -71,17 +71,18 @@ def quantise(graph: g.Graph, *, weights: str = "int8") -> tuple[ir.Program, dict
         w = layer.linear.weight * gain[layer.source]
         b = np.zeros(len(w)) if layer.linear.bias is None else layer.linear.bias
         node: ir.Node
+        unit = graph.input.scale if isinstance(graph.input, g.SampleInput) else 1.0
         if isinstance(layer, g.LatencyEncode):
-            node, scale = _encoder(layer, w, b, graph, form)
+            node, scale = _encoder(layer, w, b, graph.timesteps, unit, form)
         elif isinstance(layer, g.CurrentEncode):
-            node, scale = _current(layer, w, b, graph, form)
+            node, scale = _current(layer, w, b, unit, form)
         elif isinstance(layer, g.Spiking):
             node, scale = _spiking(layer, w, b, graph.timesteps, form, many)
         else:
             node, scale = _output(layer, w, b, form)
             value = int(_whole(graph.readout.value / scale[:1], "readout", "value")[0])
         nodes.append(node)
-        counted = graph.input.scale if isinstance(layer, g.Encode) else 1.0
+        counted = unit if isinstance(layer, g.Encode) else 1.0
         units[layer.name] = Units(scale / gain[layer.source], scale * counted)
         gain[layer.name], multiplicity[layer.name] = 1.0, 1
     rules: dict[str, ir.Readout] = {
@@ -96,8 +97,10 @@ def quantise(graph: g.Graph, *, weights: str = "int8") -> tuple[ir.Program, dict
     return program, units
 
 
-def _input(source: g.SampleInput) -> ir.SampleInput:
+def _input(source: g.SampleInput | g.EventInput) -> ir.Input:
     h, w, c = (int(n) for n in source.shape)
+    if isinstance(source, g.EventInput):
+        return ir.EventInput("input", (h, w, c))
     scale, zero = float(source.scale), int(source.zero_point)
     return ir.SampleInput("input", (h, w, c), source.dtype, scale, zero)
 
@@ -121,13 +124,18 @@ def _whole(x: np.ndarray, where: str, what: str) -> np.ndarray:
 
 
 def _encoder(
-    layer: g.LatencyEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, form: WeightFormat
+    layer: g.LatencyEncode,
+    w: np.ndarray,
+    b: np.ndarray,
+    t: int,
+    sample: float,
+    form: WeightFormat,
 ) -> tuple[ir.LatencyEncoder, np.ndarray]:
+    """t: timesteps; sample: what one level of a sample is worth."""
     scale = form.scales(w, 1.0)
-    t = graph.timesteps
     k = np.arange(1, t)
     level = np.log((t - k) / k) if layer.activation == "sigmoid" else (t - k) / t
-    exact = (level[None, :] - b[:, None]) / (graph.input.scale * scale)[:, None]
+    exact = (level[None, :] - b[:, None]) / (sample * scale)[:, None]
     if layer.activation == "identity":
         # Raw values often meet 1 - k/T exactly: what differs from a whole number by rounding alone is that.
         whole = np.rint(exact)
@@ -139,10 +147,10 @@ def _encoder(
 
 
 def _current(
-    layer: g.CurrentEncode, w: np.ndarray, b: np.ndarray, graph: g.Graph, form: WeightFormat
+    layer: g.CurrentEncode, w: np.ndarray, b: np.ndarray, sample: float, form: WeightFormat
 ) -> tuple[ir.CurrentEncoder, np.ndarray]:
-    scale = form.scales(w, layer.v_threshold / form.limit / graph.input.scale)
-    unit = scale * graph.input.scale  # of the sums of weighted samples
+    scale = form.scales(w, layer.v_threshold / form.limit / sample)
+    unit = scale * sample  # of the sums of weighted samples
     p = _projection(layer.linear, layer.source, form.integers(w, scale))
     theta, bias = _theta(layer.v_threshold / unit), _whole(b / unit, layer.name, "bias")
     leak = shift_terms(layer.leak)

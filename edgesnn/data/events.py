@@ -1,4 +1,4 @@
-"""Event-camera recordings: addresses, polarities and times into spike frames or count images."""
+"""Event-camera recordings: addresses, polarities and times into spike frames, count images or one stream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from edgesnn.targets.errors import EdgesnnError
 
 MAX_COUNT = 255
+POLARITIES = 2  # channels of a step: OFF, ON
 
 
 def bin_events(
@@ -34,6 +35,72 @@ def bin_events(
         since = t.astype(np.int64) - int(t.min())
         frames[since * steps // (int(since.max()) + 1), y, x, p] = 1
     return frames
+
+
+def step_frames(
+    x: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    t: np.ndarray,
+    offsets: np.ndarray,
+    shape: tuple[int, int],
+    step_us: int,
+    steps: int,
+) -> np.ndarray:
+    """uint8[N, H, W, 2 steps], 0 or 1: samples of a network that takes events; channel 2 k + polarity.
+
+    Recording i is events offsets[i]...offsets[i+1]-1. Step k = 0, 1, ... covers the times t (microseconds since
+    the recording's start) in [k step_us, (k + 1) step_us); later events than `steps` hold are left out. Several
+    events of one address in one step are one. EdgesnnError for addresses outside `shape` (H, W).
+    """
+    _check(x, y, p, shape)
+    if len(t) != len(x):
+        raise EdgesnnError(f"{len(x)} events have {len(t)} times")
+    frames = np.zeros((len(offsets) - 1, *shape, POLARITIES * steps), np.uint8)
+    recording = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    step = t.astype(np.int64) // step_us
+    used = step < steps
+    at = POLARITIES * step[used] + p[used]
+    frames[recording[used], y[used], x[used], at] = 1
+    return frames
+
+
+def as_steps(samples: np.ndarray, channels: int = POLARITIES) -> np.ndarray:
+    """[N, T, H, W, channels], what an event input takes, of samples [N, H, W, T channels] (`step_frames`)."""
+    n, height, width, _ = samples.shape
+    split = samples.reshape(n, height, width, -1, channels)
+    return np.ascontiguousarray(split.transpose(0, 3, 1, 2, 4))
+
+
+def one_stream(
+    x: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    t: np.ndarray,
+    offsets: np.ndarray,
+    shape: tuple[int, int],
+    gap_us: int,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Recordings one after the other, a gap without events before each and after the last.
+
+    Returns (events int64[n, 2]: microseconds and address (y W + x) 2 + p; intervals int64[N, 2], in which each
+    recording lies, to the microsecond after its last event; the length of it all). Times within a recording
+    are sorted. EdgesnnError for addresses outside `shape` (H, W).
+    """
+    _check(x, y, p, shape)
+    if len(t) != len(x):
+        raise EdgesnnError(f"{len(x)} events have {len(t)} times")
+    address = (y.astype(np.int64) * shape[1] + x) * POLARITIES + p
+    parts, intervals, start = [], [], gap_us
+    for i in range(len(offsets) - 1):
+        piece = slice(int(offsets[i]), int(offsets[i + 1]))
+        times = t[piece].astype(np.int64)
+        order = np.argsort(times, kind="stable")
+        parts.append(np.stack([times[order] + start, address[piece][order]], axis=1))
+        end = start + (int(times.max()) if len(times) else 0) + 1
+        intervals.append((start, end))
+        start = end + gap_us
+    return np.concatenate(parts), np.array(intervals, dtype=np.int64), start
 
 
 def count_events(

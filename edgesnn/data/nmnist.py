@@ -1,7 +1,8 @@
 """N-MNIST (Orchard et al., Frontiers in Neuroscience 2015): digits before an event camera.
 
 As static samples: uint8 counts of the events of each address and polarity, (34, 34, 2), which every
-net trains on. `bin_events` makes the spike frames of an event stream from the same recordings.
+net trains on. As events: what falls in each step of 10 ms, for nets that take events; and all recordings of a
+split one after the other, as a camera would send them.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ from pathlib import Path
 
 import numpy as np
 
+from edgesnn.compiler import ir
 from edgesnn.data.cache import cached
-from edgesnn.data.dataset import Dataset, checked
-from edgesnn.data.events import count_events
+from edgesnn.data.dataset import Dataset, check_labels, checked
+from edgesnn.data.events import count_events, one_stream, step_frames
 from edgesnn.data.npz import pieces, read_arrays
+from edgesnn.data.recording import Recording
 from edgesnn.targets.errors import EdgesnnError
 
-NAME, SMALL = "nmnist", "nmnist-small"
+NAME, SMALL, EVENTS = "nmnist", "nmnist-small", "nmnist-events"
 PACK = "nmnist_small.npz"
 FOLDERS = ("nmnist", "N-MNIST", "NMNIST")
 SHAPE = (34, 34)
 SCALE = (
     1.0 / 16.0
 )  # an address that fires at all sends 5 events in the mean, one in 15,000 more than 16
+# Recordings last 0.30 to 0.34 s: 32 steps hold all but the last events of the longest ones.
+STEP_US, STEPS = 10_000, 32
+LONGEST_US = 60_000_000
+GAP_US = 250_000  # of rest between two recordings of a stream
+STREAM = ir.EventStream(STEP_US, refractory=25)
 CLASSES = tuple(str(n) for n in range(10))
 EVENT_BYTES = 5
 OVERFLOW_Y, OVERFLOW_US = 240, 1 << 13  # no event: all times from here on are later by 2^13 us
@@ -31,20 +39,67 @@ OVERFLOW_Y, OVERFLOW_US = 240, 1 << 13  # no event: all times from here on are l
 
 def load_small(split: str, folder: Path) -> Dataset:
     """Counts of <folder>/nmnist_small.npz: x, y, p, off and label of the split."""
-    path = folder / PACK
-    if not path.is_file():
-        raise EdgesnnError(
-            f"{SMALL}: {PACK} is not in {folder}; put it there, or name its folder with --data-dir "
-            "or EDGESNN_DATA"
-        )
-    names = [f"{n}_{split}" for n in ("x", "y", "p", "off", "label")]
-    x, y, p, off, labels = read_arrays(path, tuple(names)).values()
+    path = _pack(SMALL, folder)
+    x, y, p, off, labels = _arrays(path, split, "x", "y", "p", "off", "label")
     offsets = pieces(path, f"off_{split}", off, len(x))
     try:
         counts = count_events(x, y, p, offsets, SHAPE)
     except EdgesnnError as error:
         raise EdgesnnError(f"{path}: {split}: {error}") from None
     return checked(SMALL, split, counts, labels, CLASSES, SCALE)
+
+
+def load_events(split: str, folder: Path) -> Dataset:
+    """Spike frames of <folder>/nmnist_small.npz, uint8[N, 34, 34, 64]: 32 steps of 10 ms since each
+
+    recording's start, for nets that take events.
+    """
+    path = _pack(EVENTS, folder)
+    x, y, p, t, off, labels = _arrays(path, split, "x", "y", "p", "t", "off", "label")
+    offsets = pieces(path, f"off_{split}", off, len(x))
+    try:
+        frames = step_frames(x, y, p, _times(t), offsets, SHAPE, STEP_US, STEPS)
+    except EdgesnnError as error:
+        raise EdgesnnError(f"{path}: {split}: {error}") from None
+    return checked(EVENTS, split, frames, labels, CLASSES, 1.0, stream=STREAM)
+
+
+def load_event_stream(split: str, folder: Path) -> Recording:
+    """The split of <folder>/nmnist_small.npz as one stream of events, with 250 ms of rest in between."""
+    path = _pack(EVENTS, folder)
+    x, y, p, t, off, labels = _arrays(path, split, "x", "y", "p", "t", "off", "label")
+    offsets = pieces(path, f"off_{split}", off, len(x))
+    try:
+        events, intervals, length = one_stream(x, y, p, _times(t), offsets, SHAPE, GAP_US)
+        check_labels(EVENTS, f"label_{split}", labels, len(CLASSES))
+    except EdgesnnError as error:
+        raise EdgesnnError(f"{path}: {split}: {error}") from None
+    return Recording(EVENTS, split, events, length, intervals, labels.astype(np.int64), CLASSES)
+
+
+def _pack(name: str, folder: Path) -> Path:
+    path = folder / PACK
+    if not path.is_file():
+        raise EdgesnnError(
+            f"{name}: {PACK} is not in {folder}; put it there, or name its folder with --data-dir "
+            "or EDGESNN_DATA"
+        )
+    return path
+
+
+def _arrays(path: Path, split: str, *names: str) -> list[np.ndarray]:
+    return list(read_arrays(path, tuple(f"{n}_{split}" for n in names)).values())
+
+
+def _times(t: np.ndarray) -> np.ndarray:
+    """Microseconds, checked; EdgesnnError for what are no times."""
+    if t.ndim != 1 or t.dtype.kind not in "iu" or (len(t) and int(t.min()) < 0):
+        raise EdgesnnError(f"t of events is {t.dtype}{t.shape}, not microseconds from 0 on")
+    if len(t) and int(t.max()) >= LONGEST_US:
+        raise EdgesnnError(
+            f"event {int(t.argmax())} has time {int(t.max())} us, later than a minute"
+        )
+    return t
 
 
 def load_folder(split: str, folder: Path) -> Dataset:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from edgesnn.data import nmnist
 from edgesnn.data.dataset import check_split
 from edgesnn.data.loading import data_folder
 from edgesnn.data.recording import Recording
 from edgesnn.targets.errors import UsageError
 
 # The data sets that are (or make) one long signal, and who makes it: (split, folder) -> Recording.
-RECORDINGS: dict[str, Callable[[str, Path], Recording]] = {}
+RECORDINGS: dict[str, Callable[[str, Path], Recording]] = {
+    nmnist.EVENTS: nmnist.load_event_stream,
+}
 
 
 def load_recording(name: str, split: str = "test", data_dir: Path | str | None = None) -> Recording:
