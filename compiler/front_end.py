@@ -37,9 +37,10 @@ def make_log_mel(
     offset: np.ndarray | int = 0,
     gain: int = 1,
 ) -> ir.LogMel:
-    """Tables of a Hann window of `frame` samples and `bands` triangles between `low` and `high` Hz, equally wide
+    """Tables of a Hann window of `frame` samples and of `bands` triangles between `low` and `high` Hz.
 
-    in mel = 2595 log10(1 + f / 700). high: default rate / 2. UsageError for what makes no filter bank.
+    They are equally wide in mel = 2595 log10(1 + f / 700). high: default rate / 2. UsageError for what makes no
+    filter bank.
     """
     high = rate / 2 if high is None else high
     n = max(16, 1 << (frame - 1).bit_length())

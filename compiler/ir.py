@@ -339,10 +339,10 @@ FrontEnd = Rows | LogMel
 
 @dataclass(frozen=True, eq=False)
 class WindowStream:
-    """Window mode: the newest rows that fill the input are one inference, the first time as soon as there are so
+    """Window mode: the newest rows that fill the input are one inference, then those `hop` rows later, ...
 
-    many, then every `hop` rows. Of the last `smooth` labels the most frequent (ties: the lowest) is the smoothed
-    one if it has at least `votes` of them, else there is none. A detection is reported where
+    Of the last `smooth` labels the most frequent (ties: the lowest) is the smoothed one if it has at least
+    `votes` of them, else there is none. A detection is reported where
 
         the smoothed label is none of `background`, differs from the class in force, and no detection was
         reported in the last `refractory` windows;
