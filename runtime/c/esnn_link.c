@@ -16,25 +16,11 @@ uint32_t esnn_link_crc32(const uint8_t *bytes, uint32_t count) {
   return ~crc;
 }
 
-static uint8_t *put16(uint8_t *at, uint32_t value) {
-  at[0] = (uint8_t)(value & 0xFFu);
-  at[1] = (uint8_t)((value >> 8) & 0xFFu);
-  return at + 2;
-}
-
-static uint8_t *put32(uint8_t *at, uint32_t value) {
-  return put16(put16(at, value & 0xFFFFu), value >> 16);
-}
-
-static uint32_t get16(const uint8_t *at) { return (uint32_t)at[0] | ((uint32_t)at[1] << 8); }
-
-static uint32_t get32(const uint8_t *at) { return get16(at) | (get16(at + 2) << 16); }
-
 /* Finish the frame whose header and payload stand at frame[1]: CRC-32, COBS in place, 0x00. A body is shorter
  * than 254 bytes, so COBS adds exactly one code byte, for which frame[0] is free. */
 static uint32_t seal(uint8_t *frame, uint32_t payload) {
   uint32_t body = ESNN_LINK_HEADER + payload;
-  put32(frame + 1 + body, esnn_link_crc32(frame + 1, body));
+  esnn_link_put32(frame + 1 + body, esnn_link_crc32(frame + 1, body));
   body += 4u;
   uint32_t code = 0;
   for (uint32_t i = 1; i <= body; ++i) {
@@ -53,10 +39,6 @@ static void head(uint8_t *frame, uint32_t sequence, uint32_t op, uint32_t status
   frame[2] = (uint8_t)sequence;
   frame[3] = (uint8_t)op;
   frame[4] = (uint8_t)status;
-}
-
-static uint32_t core_status(int32_t code) {
-  return code >= 0 ? ESNN_LINK_OK : ESNN_LINK_ERR_ESNN + (uint32_t)-code;
 }
 
 static uint32_t notice(esnn_link *link, uint32_t sequence, uint32_t op, uint32_t status,
@@ -89,18 +71,22 @@ static int32_t unstuff(uint8_t *bytes, uint32_t count) {
 /* api version, widths, id, sizes, counter and name of the model: the payload of HELLO and of the banner. */
 static uint32_t describe(uint8_t *at, const esnn_model *model, const esnn_link_port *port) {
   const uint8_t *start = at;
-  at = put16(at, model->api_version);
+  at = esnn_link_put16(at, model->api_version);
   *at++ = (uint8_t)model->event_bytes;
+#ifdef ESNN_LINK_STREAM
+  *at++ = (uint8_t)(model->output_bytes | ESNN_LINK_STREAMS);
+#else
   *at++ = (uint8_t)model->output_bytes;
+#endif
   for (uint32_t i = 0; i < 16u; ++i) {
     *at++ = model->id[i];
   }
-  at = put32(at, model->input_bytes);
-  at = put32(at, port->counter_hz);
-  at = put32(at, port->stack_bytes);
-  at = put16(at, model->node_count);
-  at = put16(at, model->timesteps);
-  at = put16(at, model->classes);
+  at = esnn_link_put32(at, model->input_bytes);
+  at = esnn_link_put32(at, port->counter_hz);
+  at = esnn_link_put32(at, port->stack_bytes);
+  at = esnn_link_put16(at, model->node_count);
+  at = esnn_link_put16(at, model->timesteps);
+  at = esnn_link_put16(at, model->classes);
   uint32_t used = (uint32_t)(at - start);
   for (const char *c = model->name; *c != '\0' && used < ESNN_LINK_PAYLOAD; ++c, ++used) {
     *at++ = (uint8_t)*c;
@@ -122,20 +108,20 @@ static uint32_t decision(const esnn_link *link, uint8_t *at) {
       total.sops += stats.sops;
     }
   }
-  at = put16(at, found.label);
+  at = esnn_link_put16(at, found.label);
   *at++ = decided >= 0 ? 1u : 0u;
   *at++ = found.exited != 0u ? 1u : 0u;
-  at = put32(at, found.step);
-  at = put32(at, link->ticks);
-  at = put32(at, total.events);
-  at = put32(at, total.sops);
+  at = esnn_link_put32(at, found.step);
+  at = esnn_link_put32(at, link->ticks);
+  at = esnn_link_put32(at, total.events);
+  at = esnn_link_put32(at, total.sops);
   uint32_t used = (uint32_t)(at - start);
   for (uint32_t k = 0; k < model->classes && used + 4u <= ESNN_LINK_PAYLOAD; ++k, used += 4u) {
     int32_t value;
     if (esnn_membrane(link->ctx, k, &value) < 0) {
       break;
     }
-    at = put32(at, (uint32_t)value);
+    at = esnn_link_put32(at, (uint32_t)value);
   }
   return used;
 }
@@ -149,7 +135,7 @@ static uint32_t events(const esnn_link *link, uint32_t first, uint8_t *at, uint3
     if (esnn_event(link->ctx, i, &address) < 0) {
       break;
     }
-    at = width == 2u ? put16(at, address) : put32(at, address);
+    at = width == 2u ? esnn_link_put16(at, address) : esnn_link_put32(at, address);
   }
   return used;
 }
@@ -169,7 +155,7 @@ static int32_t push_events(esnn_link *link, const uint8_t *in, uint32_t size) {
   uint32_t addresses[ESNN_LINK_PAYLOAD / 4u];
   uint32_t count = size / 4u;
   for (uint32_t i = 0; i < count; ++i) {
-    addresses[i] = get32(in + 4u * i);
+    addresses[i] = esnn_link_get32(in + 4u * i);
   }
   return esnn_push_events(link->ctx, addresses, count);
 }
@@ -197,6 +183,14 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
   esnn_ctx *ctx = link->ctx;
   const esnn_model *model = ctx->model;
   int32_t code = ESNN_OK;
+#ifdef ESNN_LINK_STREAM
+  if (op >= ESNN_LINK_STREAM_RESET) {
+    return esnn_link_stream_execute(&link->streaming, link->port, op, in, size, out, used);
+  }
+  if (size > ESNN_LINK_PAYLOAD) {
+    return ESNN_LINK_ERR_PAYLOAD;
+  }
+#endif
   if (op > ESNN_LINK_STACK) {
     return ESNN_LINK_ERR_OP;
   }
@@ -211,7 +205,7 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
       code = esnn_reset(ctx);
       break;
     case ESNN_LINK_DATA:
-      code = esnn_push_part(ctx, get32(in), in + 4, size - 4u);
+      code = esnn_push_part(ctx, esnn_link_get32(in), in + 4, size - 4u);
       break;
     case ESNN_LINK_EVENTS:
       code = push_events(link, in, size);
@@ -235,12 +229,12 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
       code = esnn_step_node(ctx);
       link->ticks = link->port->ticks();
       if (code >= 0) {
-        uint8_t *at = put16(out, node);
+        uint8_t *at = esnn_link_put16(out, node);
         *at++ = code == ESNN_DECIDED ? 1u : 0u;
         *at++ = 0u;
-        at = put32(at, ctx->step);
-        at = put32(at, link->ticks);
-        at = put32(at, ctx->last_count);
+        at = esnn_link_put32(at, ctx->step);
+        at = esnn_link_put32(at, link->ticks);
+        at = esnn_link_put32(at, ctx->last_count);
         *used = 16u + events(link, 0u, at, ESNN_LINK_PAYLOAD - 16u);
       }
       break;
@@ -249,48 +243,48 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
       *used = decision(link, out);
       break;
     case ESNN_LINK_READ_EVENTS:
-      if (get32(in) >= ctx->last_count) {
+      if (esnn_link_get32(in) >= ctx->last_count) {
         return ESNN_LINK_ERR_RANGE;
       }
-      *used = events(link, get32(in), out, ESNN_LINK_PAYLOAD);
+      *used = events(link, esnn_link_get32(in), out, ESNN_LINK_PAYLOAD);
       break;
     case ESNN_LINK_READ_STATS:
-      if (get16(in) >= model->node_count) {
+      if (esnn_link_get16(in) >= model->node_count) {
         return ESNN_LINK_ERR_RANGE;
       }
-      for (uint32_t i = get16(in); i < model->node_count && *used < ESNN_LINK_PAYLOAD; ++i) {
+      for (uint32_t i = esnn_link_get16(in); i < model->node_count && *used < ESNN_LINK_PAYLOAD; ++i) {
         esnn_stats stats;
         code = esnn_node_stats(ctx, i, &stats);
         if (code < 0) {
           break;
         }
-        put32(put32(out + *used, stats.events), stats.sops);
+        esnn_link_put32(esnn_link_put32(out + *used, stats.events), stats.sops);
         *used += 8u;
       }
       break;
     case ESNN_LINK_READ_MEMBRANES:
-      if (get16(in) >= model->classes) {
+      if (esnn_link_get16(in) >= model->classes) {
         return ESNN_LINK_ERR_RANGE;
       }
-      for (uint32_t k = get16(in); k < model->classes && *used < ESNN_LINK_PAYLOAD; ++k) {
+      for (uint32_t k = esnn_link_get16(in); k < model->classes && *used < ESNN_LINK_PAYLOAD; ++k) {
         int32_t value;
         code = esnn_membrane(ctx, k, &value);
         if (code < 0) {
           break;
         }
-        put32(out + *used, (uint32_t)value);
+        esnn_link_put32(out + *used, (uint32_t)value);
         *used += 4u;
       }
       break;
     default: /* ESNN_LINK_STACK */
-      put32(put32(out, link->port->stack_used()), link->port->stack_bytes);
+      esnn_link_put32(esnn_link_put32(out, link->port->stack_used()), link->port->stack_bytes);
       *used = 8u;
       break;
   }
   if (code < 0) {
     *used = 0u;
   }
-  return core_status(code);
+  return esnn_link_core_status(code);
 }
 
 /* Answer the `count` bytes of COBS at link->in. */
@@ -300,7 +294,7 @@ static uint32_t answer(esnn_link *link, uint32_t count) {
     return notice(link, 0u, ESNN_LINK_UNREADABLE, ESNN_LINK_ERR_FRAME, 0u);
   }
   uint32_t size = (uint32_t)body - 4u;
-  if (get32(link->in + size) != esnn_link_crc32(link->in, size)) {
+  if (esnn_link_get32(link->in + size) != esnn_link_crc32(link->in, size)) {
     return notice(link, 0u, ESNN_LINK_UNREADABLE, ESNN_LINK_ERR_CHECKSUM, 0u);
   }
   uint32_t sequence = link->in[1];
@@ -339,14 +333,22 @@ void esnn_link_init(esnn_link *link, esnn_ctx *ctx, const esnn_link_port *port) 
   link->sequence = 0u;
 }
 
+#ifdef ESNN_LINK_STREAM
+void esnn_link_bind(esnn_link *link, struct esnn_stream *stream) {
+  link->streaming.stream = stream;
+  link->streaming.front_ticks = 0u;
+  link->streaming.network_ticks = 0u;
+}
+#endif
+
 uint32_t esnn_link_banner(esnn_link *link, const esnn_model *model, int32_t status) {
   uint32_t payload = describe(link->notice + 1u + ESNN_LINK_HEADER, model, link->port);
-  return notice(link, 0u, ESNN_LINK_BANNER, core_status(status), payload);
+  return notice(link, 0u, ESNN_LINK_BANNER, esnn_link_core_status(status), payload);
 }
 
 uint32_t esnn_link_receive(esnn_link *link, uint8_t byte) {
   if (byte != 0u) {
-    if (link->received < ESNN_LINK_FRAME) {
+    if (link->received < sizeof link->in) {
       link->in[link->received] = byte;
       ++link->received;
     }
@@ -360,7 +362,7 @@ uint32_t esnn_link_receive(esnn_link *link, uint8_t byte) {
 uint32_t esnn_link_fault(esnn_link *link, const uint32_t *words, uint32_t count) {
   uint8_t *at = link->notice + 1u + ESNN_LINK_HEADER;
   for (uint32_t i = 0; i < count && i < ESNN_LINK_PAYLOAD / 4u; ++i) {
-    at = put32(at, words[i]);
+    at = esnn_link_put32(at, words[i]);
   }
   return notice(link, 0u, ESNN_LINK_FAULT, ESNN_LINK_OK,
                 (uint32_t)(at - link->notice) - 1u - ESNN_LINK_HEADER);

@@ -3,6 +3,9 @@
  * Feed every received byte to esnn_link_receive and send what it asks for. One request, one response; a
  * request that comes again under the sequence number of the last one is answered from memory, not executed
  * again. Whatever arrives, the link is ready for the next frame after the next 0x00.
+ *
+ * Of a model with a stream, compile esnn_link.c and what includes this header with ESNN_LINK_STREAM defined, and
+ * esnn_link_stream.c too. Without it nothing of streams is in the link.
  */
 #ifndef ESNN_LINK_H
 #define ESNN_LINK_H
@@ -17,9 +20,15 @@ extern "C" {
 
 #define ESNN_LINK_VERSION 1u
 #define ESNN_LINK_HEADER 4u   /* version, sequence, operation, status */
-#define ESNN_LINK_PAYLOAD 64u /* at most */
-#define ESNN_LINK_BODY (ESNN_LINK_HEADER + ESNN_LINK_PAYLOAD + 4u) /* with the CRC-32 */
-#define ESNN_LINK_FRAME (ESNN_LINK_BODY + 2u)                      /* with the COBS code byte and 0x00 */
+#define ESNN_LINK_PAYLOAD 64u /* at most, but of a signal's requests */
+#define ESNN_LINK_SIGNAL 240u /* those take more: a USB bridge may need milliseconds for each exchange */
+#ifdef ESNN_LINK_STREAM
+#define ESNN_LINK_REQUEST ESNN_LINK_SIGNAL
+#else
+#define ESNN_LINK_REQUEST ESNN_LINK_PAYLOAD
+#endif
+#define ESNN_LINK_BODY (ESNN_LINK_HEADER + ESNN_LINK_REQUEST + 4u)  /* of a request, with the CRC-32 */
+#define ESNN_LINK_FRAME (ESNN_LINK_HEADER + ESNN_LINK_PAYLOAD + 6u) /* of a reply: CRC-32, COBS's byte, 0x00 */
 
 /* Operations of a request, of which 0x01...0x7D may ever be one; the response has bit 7 set. */
 #define ESNN_LINK_HELLO 0x01u
@@ -34,8 +43,12 @@ extern "C" {
 #define ESNN_LINK_READ_STATS 0x0Au
 #define ESNN_LINK_READ_MEMBRANES 0x0Bu
 #define ESNN_LINK_STACK 0x0Cu
+#define ESNN_LINK_STREAM_RESET 0x0Du
+#define ESNN_LINK_STREAM_PUSH 0x0Eu
+#define ESNN_LINK_STREAM_EVENTS 0x0Fu
 #define ESNN_LINK_LAST_OP 0x7Du
 #define ESNN_LINK_RESPONSE 0x80u
+#define ESNN_LINK_STREAMS 0x80u /* in HELLO, with the bytes of an output membrane: there are streams */
 /* Frames that answer no readable request; their sequence number is 0. */
 #define ESNN_LINK_BANNER 0x80u
 #define ESNN_LINK_FAULT 0xFEu
@@ -62,6 +75,13 @@ typedef struct esnn_link_port {
   uint32_t stack_bytes; /* reserved */
 } esnn_link_port;
 
+/* A stream behind the link, and what the counter said since its last decision. */
+typedef struct esnn_link_stream {
+  struct esnn_stream *stream;
+  uint64_t front_ticks;   /* taking the signal in: front end, binning, votes */
+  uint64_t network_ticks;
+} esnn_link_stream;
+
 typedef struct esnn_link {
   esnn_ctx *ctx;
   const esnn_link_port *port;
@@ -70,13 +90,20 @@ typedef struct esnn_link {
   uint32_t reply_bytes;
   uint32_t ticks;                 /* last reading of the counter */
   uint8_t sequence;               /* of the stored reply, 0: none */
-  uint8_t in[ESNN_LINK_FRAME];
+#ifdef ESNN_LINK_STREAM
+  esnn_link_stream streaming;
+#endif
+  uint8_t in[ESNN_LINK_BODY + 2u];
   uint8_t reply[ESNN_LINK_FRAME]; /* the stored reply, kept for a repeated request */
   uint8_t notice[ESNN_LINK_FRAME]; /* banner, fault, unreadable frame: never stored */
 } esnn_link;
 
 /* Bind the link to an initialised context and a board's functions. */
 void esnn_link_init(esnn_link *link, esnn_ctx *ctx, const esnn_link_port *port);
+#ifdef ESNN_LINK_STREAM
+/* Offer the operations of streams too; `stream` is bound to the link's context. */
+void esnn_link_bind(esnn_link *link, struct esnn_stream *stream);
+#endif
 /* The frame to send at boot, before anything else; `status` is 0 or a negative ESNN_ERR_ code of esnn_init.
  * Returns its length in bytes; the frame is at link->out. */
 uint32_t esnn_link_banner(esnn_link *link, const esnn_model *model, int32_t status);
@@ -86,6 +113,32 @@ uint32_t esnn_link_receive(esnn_link *link, uint8_t byte);
 uint32_t esnn_link_fault(esnn_link *link, const uint32_t *words, uint32_t count);
 /* CRC-32 (IEEE 802.3, reflected 0xEDB88320, as zlib's). */
 uint32_t esnn_link_crc32(const uint8_t *bytes, uint32_t count);
+
+/* esnn_link_stream.c: execute an operation of streams. Fills the payload at `out`, returns the status. */
+uint32_t esnn_link_stream_execute(esnn_link_stream *at, const esnn_link_port *port, uint32_t op, const uint8_t *in,
+                                  uint32_t size, uint8_t *out, uint32_t *used);
+
+/* Status of a response that a return code of the C core gives. */
+static inline uint32_t esnn_link_core_status(int32_t code) {
+  return code >= 0 ? ESNN_LINK_OK : ESNN_LINK_ERR_ESNN + (uint32_t)-code;
+}
+
+/* Numbers on the wire: little-endian. */
+static inline uint8_t *esnn_link_put16(uint8_t *at, uint32_t value) {
+  at[0] = (uint8_t)(value & 0xFFu);
+  at[1] = (uint8_t)((value >> 8) & 0xFFu);
+  return at + 2;
+}
+
+static inline uint8_t *esnn_link_put32(uint8_t *at, uint32_t value) {
+  return esnn_link_put16(esnn_link_put16(at, value & 0xFFFFu), value >> 16);
+}
+
+static inline uint32_t esnn_link_get16(const uint8_t *at) { return (uint32_t)at[0] | ((uint32_t)at[1] << 8); }
+
+static inline uint32_t esnn_link_get32(const uint8_t *at) {
+  return esnn_link_get16(at) | (esnn_link_get16(at + 2) << 16);
+}
 
 #ifdef __cplusplus
 }

@@ -2,11 +2,19 @@
 #include "bsp.h"
 #include "esnn.h"
 #include "esnn_link.h"
-#include "model.h" /* esnn_model_data, ESNN_MODEL_ARENA_BYTES */
+#include "model.h" /* esnn_model_data, ESNN_MODEL_ARENA_BYTES; of a stream ESNN_MODEL_STREAM, see esnn_stream.h */
+
+#if defined(ESNN_MODEL_STREAM) != defined(ESNN_LINK_STREAM)
+#error "the link has streams (ESNN_LINK_STREAM) where the model has one"
+#endif
 
 static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7u) / 8u];
 static esnn_ctx ctx;
 static esnn_link serial;
+#ifdef ESNN_MODEL_STREAM
+static uint64_t stream_memory[(ESNN_MODEL_STREAM_BYTES + 7u) / 8u];
+static esnn_stream stream;
+#endif
 
 static const esnn_link_port port = {bsp_ticks_start, bsp_ticks, bsp_stack_used, BSP_COUNTER_HZ,
                                     BSP_STACK_BYTES};
@@ -34,6 +42,12 @@ void bsp_on_fault(const uint32_t *words, uint32_t count) {
 int main(void) {
   int32_t status = esnn_init(&ctx, &esnn_model_data, arena, sizeof arena);
   esnn_link_init(&serial, &ctx, &port);
+#ifdef ESNN_MODEL_STREAM
+  if (status >= 0) {
+    status = esnn_stream_init(&stream, &esnn_stream_data, &ctx, stream_memory, sizeof stream_memory);
+  }
+  esnn_link_bind(&serial, &stream);
+#endif
   uint32_t count = esnn_link_banner(&serial, &esnn_model_data, status);
   if (status < 0) {
     repeat(count);
