@@ -18,15 +18,18 @@ extern "C" {
 
 /* Log-mel front end: int16 samples to rows of uint8 (compiler/front_end.py defines every bit). */
 typedef struct esnn_log_mel {
-  const int16_t *window;  /* int16[frame], Q15 */
-  const int32_t *quarter; /* int32[points / 4 + 1], cos(2 pi i / points) in Q31 */
-  const int16_t *band;    /* int16[points / 2 + 1]: filter whose side rises at a bin, -1: none */
+  /* A row from the `frame` samples that begin at sample `first` of a ring of as many; work is int32[points]. */
+  void (*row)(const struct esnn_log_mel *front, const int16_t *ring, uint32_t first, int32_t *work,
+              uint8_t *row);
+  const int16_t *window;  /* int16[frame], Q15, 0...32767 */
+  const int32_t *quarter; /* int32[points / 4 + 1], cos(2 pi i / points) in Q31: 2^31 - 1 ... 0 */
+  const int16_t *band;    /* int16[points / 2 + 1]: filter whose side rises at a bin, ascending; -1: none */
   const int16_t *rise;    /* int16[points / 2 + 1]: 0...256 */
   const int32_t *offset;  /* int32[bands] */
   int32_t gain;
   uint32_t frame;  /* samples that a row looks at */
   uint32_t hop;    /* samples from one row to the next */
-  uint32_t points; /* of the Fourier transform */
+  uint32_t points; /* of the Fourier transform, 16...4096, a power of two */
   uint32_t bands;
 } esnn_log_mel;
 
@@ -45,39 +48,40 @@ typedef struct esnn_stream_model {
   uint32_t memory_bytes;       /* that the caller provides */
 } esnn_stream_model;
 
-typedef struct esnn_stream {
-  const esnn_stream_model *model;
-  esnn_ctx *ctx;
-  uint8_t *memory;
-  uint64_t time;      /* samples taken so far; of events, microseconds: end of the last finished step */
-  uint32_t filled;    /* bytes of the sample under way, then samples that wait in the frame */
-  uint32_t skip;      /* samples of sound still to pass before the next frame begins */
-  uint32_t row;       /* next row of the ring */
-  uint32_t rows;      /* rows seen, up to model->rows */
-  uint32_t until;     /* rows until a window is due */
-  uint32_t due;
-  uint32_t labels;    /* labels in the ring of votes */
-  uint32_t label_at;  /* next place in it */
-  uint32_t current;   /* class in force, or ESNN_STREAM_NONE */
-  uint32_t hold;      /* windows left in which no detection is reported */
-  uint32_t smoothed;  /* of the last decision */
-  uint32_t detected;
-  uint32_t decided;   /* there is a decision */
-} esnn_stream;
-
 typedef struct esnn_stream_decision {
   uint64_t time;     /* samples, rows or microseconds since the start */
   uint32_t label;
-  uint32_t step;     /* stopping timestep; in continuous mode steps since the start */
+  uint32_t step;     /* stopping timestep; in continuous mode steps since the start, modulo 2^32 */
   uint32_t exited;
   uint32_t smoothed; /* label, or ESNN_STREAM_NONE */
   uint32_t detected; /* 1: to be reported */
 } esnn_stream_decision;
 
+typedef struct esnn_stream {
+  const esnn_stream_model *model;
+  esnn_ctx *ctx;
+  uint8_t *memory;
+  uint64_t time;      /* of the signal when the last row was complete; of events, end of the last finished step */
+  uint32_t missing;   /* bytes until the next row is complete */
+  uint32_t sample_at; /* next byte of the ring of samples */
+  uint32_t row_at;    /* next byte of the ring of rows */
+  uint32_t until;     /* rows until a window is due */
+  uint32_t due;       /* 1: a window is complete, 2: and esnn_stream_begin has handed it over */
+  uint32_t steps;     /* of continuous mode, modulo 2^32 */
+  uint32_t labels;    /* in the ring of votes */
+  uint32_t label_at;  /* next place in it */
+  uint32_t current;   /* class in force, or ESNN_STREAM_NONE */
+  uint32_t hold;      /* windows (steps) left in which no detection is reported (the output does not run) */
+  uint32_t decided;   /* there is a decision */
+  uint32_t fresh;     /* it fell in the step before */
+  esnn_stream_decision last;
+} esnn_stream;
+
 /* Bind a stream to a context that esnn_init has bound, and to memory_bytes of memory, 8-byte aligned. */
 int32_t esnn_stream_init(esnn_stream *stream, const esnn_stream_model *model, esnn_ctx *ctx, void *memory,
                          size_t bytes);
-/* Forget everything: time 0. */
+/* Forget everything: time 0. Until then the context is the stream's: frames are not pushed, and no steps are run but
+ * as below. */
 int32_t esnn_stream_reset(esnn_stream *stream);
 
 /* Window mode: take bytes of the signal, in any portions. *used says how many were taken: all of them with
@@ -94,11 +98,17 @@ int32_t esnn_stream_end(esnn_stream *stream);
 int32_t esnn_stream_event(esnn_stream *stream, uint64_t time_us, uint32_t address);
 /* ESNN_DUE while a step that ends at or before until_us has not run, ESNN_OK when all have. */
 int32_t esnn_stream_advance(esnn_stream *stream, uint64_t until_us);
-/* Run the step under way: ESNN_OK or ESNN_DECIDED. */
+/* Run the step under way: ESNN_OK or ESNN_DECIDED. The output's membranes can be read until the next step, and
+ * esnn_node_stats count from the step after the last decision on. */
 int32_t esnn_stream_step(esnn_stream *stream);
+/* Run one node of it; the step is over when ctx->node is 0 again. */
+int32_t esnn_stream_step_node(esnn_stream *stream);
 
 /* The last decision, once there is one. */
 int32_t esnn_stream_result(const esnn_stream *stream, esnn_stream_decision *out);
+
+/* What esnn_log_mel.row is. */
+void esnn_log_mel_row(const esnn_log_mel *front, const int16_t *ring, uint32_t first, int32_t *work, uint8_t *row);
 
 #ifdef __cplusplus
 }
