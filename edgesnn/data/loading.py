@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgesnn.data import jpeg_pack, kws12, nmnist
+from edgesnn.data import fsdd, jpeg_pack, kws12, nmnist
 from edgesnn.data.cache import cache_folder
 from edgesnn.data.cifar import CIFAR10, CIFAR100, load_cifar
 from edgesnn.data.dataset import Dataset, check_split
@@ -21,6 +21,7 @@ _OTHER_SETS = {
     nmnist.NAME: nmnist.load_folder,
     nmnist.SMALL: nmnist.load_small,
     nmnist.EVENTS: nmnist.load_events,
+    fsdd.NAME: fsdd.load_fsdd,
     kws12.NAME: kws12.load_kws12,
 }
 
