@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,9 @@ def _problem(m: dict[str, Any]) -> str | None:
         value = m.get(name)
         return value if isinstance(value, dict) else {}
 
+    def stream(value: object) -> bool:
+        return value is None or (isinstance(value, dict) and _sound_stream(value, m.get("classes")))
+
     source, memory, bounds, files = (table(n) for n in ("input", "memory", "bounds", "files"))
     names, digest = m.get("class_names"), m.get("program_sha256")
     stack = memory.get("stack_bytes", -1)
@@ -97,6 +100,7 @@ def _problem(m: dict[str, Any]) -> str | None:
         "nodes": isinstance(m.get("nodes"), list)
         and len(m["nodes"]) > 1
         and all(map(node, m["nodes"])),
+        "stream": stream(m.get("stream")),
         "event_bytes": m.get("event_bytes") in (2, 4),
         "output_bytes": m.get("output_bytes") in (2, 4),
         "bounds.encoder_macs": whole(bounds.get("encoder_macs"), 0, 2**62),
@@ -110,6 +114,36 @@ def _problem(m: dict[str, Any]) -> str | None:
     return next((name for name, sound in checks.items() if not sound), None)
 
 
+def _sound_stream(s: dict[str, Any], classes: object) -> bool:
+    """Whether the manifest's "stream" has all its fields in range."""
+
+    def whole(name: str, low: int, high: int = _LIMIT) -> bool:
+        return type(s.get(name)) is int and low <= s[name] <= high
+
+    quiet, rate = s.get("background"), s.get("rate")
+    sound = (
+        whole("values", 1)
+        and whole("refractory", 0)
+        and whole("memory_bytes", 0)
+        and isinstance(quiet, list)
+        and type(classes) is int
+        and all(type(c) is int and 0 <= c < classes for c in quiet)
+    )
+    if s.get("mode") == "continuous":
+        return (
+            sound and s.get("source") == "events" and s.get("dtype") is None and whole("step_us", 1)
+        )
+    return (
+        sound
+        and s.get("mode") == "window"
+        and s.get("source") in ("sound", "rows")
+        and s.get("dtype") in ("uint8", "int8", "int16")
+        and type(rate) in (int, float)
+        and 0 < rate < float("inf")
+        and all(whole(n, 1) for n in ("rows", "hop", "frame", "row_samples", "smooth", "votes"))
+    )
+
+
 @dataclass(frozen=True)
 class NodeInfo:
     """One node: kind is "input", "encoder", "spiking", "operator" or "output"; capacity in events per step."""
@@ -119,6 +153,92 @@ class NodeInfo:
     shape: tuple[int, int, int]
     neurons: int
     queue_capacity: int
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """How a signal becomes decisions; the manifest's "stream".
+
+    mode: "window" or "continuous". source: "sound", "rows" or "events". dtype, values: of an element and how
+    many make a row of the source (sound: 1). rate: samples or rows a second. rows, hop: of a window, in rows of
+    the model's input. frame, row_samples: samples of sound that a row looks at, and from one row to the next (of
+    other rows 1, 1). smooth, votes, refractory, background: as in ir.WindowStream. step_us, refractory: as in
+    ir.EventStream. memory_bytes: what the core is handed besides the arena. None: does not apply.
+    """
+
+    mode: str
+    source: str
+    dtype: str | None
+    values: int
+    rate: float | None
+    rows: int | None
+    hop: int | None
+    frame: int | None
+    row_samples: int | None
+    smooth: int | None
+    votes: int | None
+    refractory: int
+    background: tuple[int, ...]
+    step_us: int | None
+    memory_bytes: int
+
+    def seconds(self, time: int) -> float:
+        """A time of the stream (samples, rows or microseconds since its start) in seconds."""
+        return time / 1e6 if self.rate is None else time / self.rate
+
+    def check_rows(self, chunk: np.ndarray) -> np.ndarray:
+        """A chunk of window mode as [n, values], contiguous; UsageError for anything else.
+
+        Whole numbers of another dtype are taken if they fit.
+        """
+        array = np.asarray(chunk)
+        if self.dtype is None:
+            raise UsageError("the stream takes events, not rows")
+        fits = array.ndim == 2 and array.shape[1] == self.values
+        if not fits and not (array.ndim == 1 and self.values == 1):
+            rows = "[n] or [n, 1]" if self.values == 1 else f"[n, {self.values}]"
+            raise UsageError(f"the stream takes {self.dtype}{rows}, got {list(array.shape)}")
+        limits = np.iinfo(self.dtype)
+        if array.dtype.kind not in "iub" or (
+            array.dtype != self.dtype
+            and array.size
+            and (array.min() < limits.min or array.max() > limits.max)
+        ):
+            raise UsageError(
+                f"the stream takes {self.dtype}, got {array.dtype}; pass the raw integers"
+            )
+        return np.ascontiguousarray(array.astype(self.dtype, copy=False)).reshape(-1, self.values)
+
+    def check_events(self, chunk: np.ndarray, units: int, *, begin: int, latest: int) -> np.ndarray:
+        """A chunk of continuous mode, int64[n, 2] of microseconds and address, contiguous.
+
+        begin: time at which the step under way began; latest: of the last event so far. UsageError for late
+        or descending times, or an address not below `units`; nothing of the chunk is then to be taken.
+        """
+        array = np.asarray(chunk)
+        if self.dtype is not None:
+            raise UsageError("the stream takes rows, not events")
+        if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 2:
+            raise UsageError(
+                "the stream takes events int64[n, 2], microseconds and address, got "
+                f"{array.dtype}{list(array.shape)}"
+            )
+        array = np.ascontiguousarray(array.astype(np.int64, copy=False))
+        if not len(array):
+            return array
+        times, addresses = array[:, 0], array[:, 1]
+        if times[0] < begin:
+            raise UsageError(f"event at {times[0]} us is late: the step under way began at {begin}")
+        before = np.concatenate([[latest], times[:-1]])
+        if (times < before).any():
+            at = int((times < before).argmax())
+            raise UsageError(f"event times descend: {times[at]} us after {before[at]} us")
+        outside = (addresses < 0) | (addresses >= units)
+        if outside.any():
+            raise UsageError(
+                f"event address {addresses[outside.argmax()]} is outside 0...{units - 1}"
+            )
+        return array
 
 
 @dataclass(frozen=True)
@@ -217,6 +337,15 @@ class Bundle:
             NodeInfo(n["name"], n["kind"], tuple(n["shape"]), n["neurons"], n["queue_capacity"])
             for n in self.manifest["nodes"]
         )
+
+    @property
+    def stream(self) -> StreamInfo | None:
+        """None where the model takes whole samples only."""
+        found = self.manifest.get("stream")
+        if found is None:
+            return None
+        known = {f.name: found.get(f.name) for f in fields(StreamInfo)}
+        return StreamInfo(**{**known, "background": tuple(found["background"])})
 
     @property
     def encoder_macs(self) -> int:
