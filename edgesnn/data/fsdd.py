@@ -19,6 +19,7 @@ from edgesnn.data.dataset import Dataset, checked
 from edgesnn.data.npz import pieces
 from edgesnn.data.packs import checked_arrays, pack_path
 from edgesnn.data.recording import Recording
+from edgesnn.data.windows import Labelled, core, place
 from edgesnn.runtime.files import sha256
 from edgesnn.targets.errors import EdgesnnError
 
@@ -76,7 +77,7 @@ PASSES = 4  # streams made of every train recording, the first without other voi
 GAP = (0.6, 1.2)  # seconds of rest between the words of a recording
 FLOOR = 8.0  # root mean square of the noise in it
 TAIL = 0.003  # share of a recording's energy before and after the word
-MOST_MISSING = 0.8  # a word of which less was heard is background
+MOST = 0.8  # a word of which no more was heard yet is background
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +88,6 @@ class Word:
     label: int
     first: int
     last: int
-
-
-@dataclass(frozen=True, eq=False)
-class Said:
-    """A stream int16[n] and where its words are: spans int64[k, 2] of recordings, cores of the words."""
-
-    signal: np.ndarray
-    spans: np.ndarray
-    cores: np.ndarray
-    labels: np.ndarray
 
 
 def load_fsdd(split: str, folder: Path) -> Dataset:
@@ -123,7 +114,9 @@ def recording_of(words: list[Word], split: str) -> Recording:
     """Words as one long signal; what training holds out is streamed through this, too."""
     said = _said(words, np.random.Generator(np.random.PCG64(11)), vary=False)
     signal = said.signal[:, None]
-    return Recording(NAME, split, signal, len(signal), said.spans, said.labels, CLASSES)
+    return Recording(
+        NAME, split, signal, len(signal), said.spans, said.labels, CLASSES, float(RATE)
+    )
 
 
 def words_of_groups(groups: Iterable[int], folder: Path) -> list[Word]:
@@ -165,9 +158,8 @@ def _words(split: str, folder: Path) -> tuple[list[Word], np.ndarray, Path]:
 
 
 def _word(samples: np.ndarray, label: int) -> Word:
-    energy = np.cumsum(samples.astype(np.float64) ** 2)
-    first, last = np.searchsorted(energy, np.array([TAIL, 1 - TAIL]) * energy[-1])
-    return Word(samples, label, int(first), int(min(last + 1, len(samples))))
+    first, last = core(samples.astype(np.float64) ** 2, TAIL)
+    return Word(samples, label, first, last)
 
 
 def _key(path: Path) -> str:
@@ -191,15 +183,19 @@ def _train_windows(words: list[Word], numbers: np.ndarray) -> np.ndarray:
         for turn in range(PASSES):
             random = np.random.Generator(np.random.PCG64((10, int(group), turn)))
             said = _said(members, random, vary=turn > 0)
-            starts, labels = _placements(said, random)
             rows = log_mel_rows(FRONT, said.signal)
-            x = rows[starts[:, None] + np.arange(ROWS)].reshape(len(starts), -1)
+            starts = HOP * np.arange(len(rows) - ROWS)
+            rest = len(members) // 2
+            chosen, labels = place(
+                starts, WINDOW, said, BACKGROUND, random, whole=2, part=1, rest=rest, most=MOST
+            )
+            x = rows[chosen[:, None] + np.arange(ROWS)].reshape(len(chosen), -1)
             about = np.stack([labels, np.full(len(labels), group)], axis=1).astype(np.uint8)
             out.append(np.concatenate([x, about], axis=1))
     return np.concatenate(out)
 
 
-def _said(words: list[Word], random: np.random.Generator, vary: bool) -> Said:
+def _said(words: list[Word], random: np.random.Generator, vary: bool) -> Labelled:
     """The words in a random order with rests; `vary`: other speeds and levels, noise of many kinds."""
     parts: list[np.ndarray] = []
     spans, cores, labels = [], [], []
@@ -230,41 +226,12 @@ def _said(words: list[Word], random: np.random.Generator, vary: bool) -> Said:
         parts += [gap, samples]
         at += len(samples)
     parts.append(_noise(int(GAP[1] * RATE), FLOOR, random))
-    return Said(
+    return Labelled(
         _rounded(np.concatenate(parts)),
         np.array(spans, dtype=np.int64),
         np.array(cores, dtype=np.int64),
         np.array(labels, dtype=np.int64),
     )
-
-
-def _placements(said: Said, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """First rows of windows, and their labels: of every word two that hold all of it, and two that do not."""
-    count = (len(said.signal) - FRAME) // HOP + 1 - ROWS
-    starts = HOP * np.arange(count)
-    # Share of each word heard in a window: [windows, words], by time.
-    first, last = said.cores[:, 0], said.cores[:, 1]
-    heard = np.minimum(starts[:, None] + WINDOW, last) - np.maximum(starts[:, None], first)
-    share = np.clip(heard, 0, None) / np.minimum(last - first, WINDOW)
-    whole = share >= 0.98
-    rows, labels = [], []
-
-    def take(which: np.ndarray, label: int, many: int) -> None:
-        found = np.flatnonzero(which)
-        chosen = random.permutation(found)[:many]
-        rows.extend(chosen.tolist())
-        labels.extend([label] * len(chosen))
-
-    alone = whole.sum(axis=1) == 1
-    coming = starts[:, None] < first  # the word's beginning is in the window
-    for k, label in enumerate(said.labels.tolist()):
-        take(alone & whole[:, k], label, 2)
-        others = np.delete(share, k, axis=1).max(axis=1, initial=0) < 0.4
-        part = (share[:, k] > 0.1) & (share[:, k] < MOST_MISSING)
-        take(part & coming[:, k] & others, BACKGROUND, 1)
-    quiet = share.max(axis=1) < 0.4
-    take(quiet, BACKGROUND, len(said.labels) // 2)
-    return np.array(rows, dtype=np.int64), np.array(labels, dtype=np.int64)
 
 
 def _noise(n: int, rms: float, random: np.random.Generator, kind: int = 0) -> np.ndarray:

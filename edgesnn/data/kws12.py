@@ -36,7 +36,7 @@ def kws12_recording(split: str, folder: Path) -> Recording:
     ends = ROWS * np.arange(1, len(x) + 1)
     spans = np.stack([ends - ROWS, ends], axis=1)
     signal = np.ascontiguousarray(x).reshape(-1, BANDS)
-    return Recording(NAME, split, signal, len(signal), spans, y.astype(np.int64), names)
+    return Recording(NAME, split, signal, len(signal), spans, y.astype(np.int64), names, RATE)
 
 
 def _clips(split: str, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:

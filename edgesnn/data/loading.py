@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgesnn.data import fsdd, jpeg_pack, kws12, nmnist
+from edgesnn.data import fsdd, jpeg_pack, kws12, nmnist, wand
 from edgesnn.data.cache import cache_folder
 from edgesnn.data.cifar import CIFAR10, CIFAR100, load_cifar
 from edgesnn.data.dataset import Dataset, check_split
@@ -23,6 +23,7 @@ _OTHER_SETS = {
     nmnist.EVENTS: nmnist.load_events,
     fsdd.NAME: fsdd.load_fsdd,
     kws12.NAME: kws12.load_kws12,
+    wand.NAME: wand.load_wand,
 }
 
 

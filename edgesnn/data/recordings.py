@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgesnn.data import fsdd, kws12, nmnist
+from edgesnn.data import fsdd, kws12, nmnist, wand
 from edgesnn.data.dataset import check_split
 from edgesnn.data.loading import data_folder
 from edgesnn.data.recording import Recording
@@ -16,6 +16,7 @@ RECORDINGS: dict[str, Callable[[str, Path], Recording]] = {
     nmnist.EVENTS: nmnist.load_event_stream,
     fsdd.NAME: fsdd.fsdd_recording,
     kws12.NAME: kws12.kws12_recording,
+    wand.NAME: wand.wand_recording,
 }
 
 
