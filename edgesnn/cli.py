@@ -29,7 +29,8 @@ EXTRAS = {
     "torch": "train",
     "sklearn": "train",
     "kornia": "train",
-    "matplotlib": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
     "PIL": "train",
     "tensorboard": "log",
     "tvm": "compile",
@@ -74,7 +75,7 @@ def train(
     encoder_bias: float | None = None,
     encoder_grad: str | None = None,
     paper_literal: bool = False,
-    timesteps: int = 4,
+    timesteps: int | None = None,
     stages: str | None = None,
     epochs: int | None = None,
     batch: int | None = None,
@@ -131,7 +132,7 @@ def train(
         encoder_bias: Initial bias of the encoder's batch norm; below 0 for fewer, later spikes.
         encoder_grad: edge or straight-through.
         paper_literal: As the papers have it, for comparison.
-        timesteps: T, the steps an inference has at most.
+        timesteps: T, the steps an inference has at most; default 4, of events as many as the data has.
         stages: Time steps of incremental training, such as 1,2,4.
         epochs: Passes over the train split; default: the net's own.
         batch: Samples per optimiser step, of all processes together.
@@ -521,24 +522,32 @@ def verify(
     port: str | None = None,
     board: str | None = None,
     trace: bool = False,
+    stream: bool = False,
     json: bool = False,
 ) -> None:
     """Compare a compiled model with the reference, bit for bit; exit code 1 on a difference.
 
     Args:
         bundle: The folder that `edgesnn compile` wrote.
-        data: digits, mnist, fashion-mnist, or the path of an .npz; default random frames.
+        data: digits, mnist, fashion-mnist ..., or the path of an .npz; default random frames.
         split: test or train.
-        samples: The first N samples; default all (100 random frames).
+        samples: The first N samples, with --stream intervals; default all (100 random frames).
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         port: Where a board answers: a serial device or any URL that pyserial takes.
         board: The board to emulate.
         trace: Compare every spike of every node and step too.
+        stream: Compare every decision on the recording --data as it streams, and each window by itself.
         json: Print the report as one JSON object.
     """
     from edgesnn import evaluate
     from edgesnn.runtime.session import Session
 
+    if stream:
+        if data is None or trace:
+            raise UsageError(
+                "--stream compares a recording: name it with --data, and leave --trace out"
+            )
+        return _verify_stream(bundle, data, split, samples, data_dir, port, board, json)
     with _quiet_stdout(json), Session(bundle, port, board) as session:
         x, _, what = evaluate.load_samples(session, data, split, samples, data_dir)
         report = evaluate.verify(session, x, trace, evaluate.counted)
@@ -562,43 +571,107 @@ def verify(
         )
 
 
+def _verify_stream(
+    bundle: str,
+    data: str,
+    split: str,
+    samples: int | None,
+    data_dir: str | None,
+    port: str | None,
+    board: str | None,
+    json: bool,
+) -> None:
+    from edgesnn import streaming
+    from edgesnn.evaluate import counted
+    from edgesnn.runtime.session import Session
+
+    with _quiet_stdout(json), Session(bundle, port, board) as session:
+        recording = streaming.find_recording(session, data, split, samples, data_dir)
+        report = streaming.verify(session, recording, counted)
+        name = session.bundle.name
+    if json:
+        _print_json({**report, "model": name, "data": f"{data} {split}"})
+    else:
+        rows = [
+            ("engine", report["engine"]),
+            ("signal", _signal_length(report)),
+            ("decisions", f"{report['decisions']:,}, {report['detections']:,} of them detections"),
+        ]
+        if report["windows"] is not None:
+            rows.append(("windows by themselves", f"{report['windows']:,}"))
+        rows += [
+            ("compared", ", ".join(report["compared"])),
+            ("mismatches", f"{report['mismatches']:,}"),
+        ]
+        _pairs(f"{name} on {data} {split}, streamed", rows)
+    if report["mismatches"]:
+        raise EdgesnnError(
+            f"{report['mismatches']} answers differ from the reference; first: {report['first_mismatch']}"
+        )
+
+
+def _signal_length(report: dict[str, Any]) -> str:
+    return f"{report['signal_seconds']:,.1f} s, {report['intervals']:,} labelled intervals"
+
+
 def stream(
     bundle: str,
     *,
-    source: str,
+    source: str | None = None,
+    data: str | None = None,
+    split: str = "test",
+    data_dir: str | None = None,
     port: str | None = None,
     board: str | None = None,
     policy: str = "block",
     capacity: int = 16,
     baud: int = 115_200,
+    channel: int | None = None,
     samples: int | None = None,
+    all: bool = False,
     json: bool = False,
 ) -> None:
-    """Classify frames as they come and print each decision; Ctrl-C ends with the totals.
+    """Classify a signal as it comes and print what is detected; Ctrl-C ends with the totals.
 
     Args:
         bundle: The folder that `edgesnn compile` wrote.
-        source: A .npy or .npz of frames, - for raw frames on standard input, or serial://DEVICE.
+        source: A .wav, .npy or .npz, - (standard input), udp://HOST:PORT, serial://DEVICE (docs/STREAMING.md).
+        data: Instead of a source, a labelled recording (fsdd ..., or an .npz): prints how well it does.
+        split: Of the recording: test or train.
+        data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         port: Where a board answers: a serial device or any URL that pyserial takes.
         board: The board to emulate.
-        policy: When frames come too fast: block, drop-oldest or drop-newest.
-        capacity: Frames that may wait.
+        policy: When the signal comes too fast: block, drop-oldest or drop-newest.
+        capacity: Chunks of the signal (50 ms, 1,024 events, a frame) that may wait.
         baud: Bits per second of a serial source.
-        samples: End after N decisions.
-        json: Print one JSON object per decision.
+        channel: Of a .wav with several: which one, from 0.
+        samples: End after N lines, of a recording after N intervals.
+        all: Print every decision, detected or not.
+        json: Print one JSON object per decision, of a recording one with the score.
     """
     from edgesnn.runtime.stream import Stream
 
     if samples is not None and samples < 1:
         raise UsageError(f"samples {samples} is not at least 1")
+    if (source is None) == (data is None):
+        raise UsageError("stream needs a --source, or a labelled recording as --data, and not both")
+    if data is not None:
+        return _stream_recording(bundle, data, split, samples, data_dir, port, board, json)
+    assert source is not None
     with (
         _quiet_stdout(json),
         Stream(
-            bundle, port=port, board=board, policy=policy, capacity=capacity, baud=baud
+            bundle,
+            port=port,
+            board=board,
+            policy=policy,
+            capacity=capacity,
+            baud=baud,
+            channel=channel,
         ) as stream,
     ):
         try:
-            _print_decisions(stream, source, samples, json)
+            _print_decisions(stream, source, samples, all, json)
         finally:
             # Also after an error or Ctrl-C: nothing is lost without being counted.
             t = stream.totals
@@ -607,96 +680,269 @@ def stream(
 
 
 def _balance(t: Any) -> str:
-    """What became of every frame that was taken from the source, in one line."""
-    unused = t.received - t.decided - t.dropped
-    parts = [f"{t.decided:,} decided", f"{t.dropped:,} dropped", f"{t.damaged:,} damaged"]
-    if unused > 0:
-        parts.append(f"{unused:,} read ahead and not used")
-    if t.decided:
+    """What became of everything that was taken from the source, in one line."""
+    unused = t.received - t.used - t.dropped - t.late
+    heard = f" ({t.signal_seconds:,.3f} s)" if t.unit != "frame" else ""
+    parts = [f"{t.decided:,} decided"]
+    if t.unit != "frame":
+        parts.append(f"{t.detected:,} detected")
+    parts += [f"{t.dropped:,} dropped", f"{t.damaged:,} damaged"]
+    parts += [
+        f"{count:,} {what}"
+        for count, what in (
+            (t.lost, "lost on the way"),
+            (t.late, "late"),
+            (t.gaps, "gaps" if t.gaps > 1 else "gap"),
+            (unused, "read ahead and not used"),
+        )
+        if count > 0
+    ]
+    if t.decided and t.steps:
         parts.append(f"{t.steps / t.decided:.3f} timesteps on average")
-        if t.seconds:
-            parts.append(f"{t.decided / t.seconds:,.0f} a second")
-    return f"{t.received:,} frame{'' if t.received == 1 else 's'}: {', '.join(parts)}"
+    if t.real_time is not None:
+        parts.append(f"{t.real_time:,.1f} x real time")
+    elif t.decided and t.seconds:
+        parts.append(f"{t.decided / t.seconds:,.0f} a second")
+    return f"{t.received:,} {t.unit}{'' if t.received == 1 else 's'}{heard}: {', '.join(parts)}"
 
 
-def _print_decisions(stream: Any, source: str, samples: int | None, json: bool) -> None:
+def _print_decisions(stream: Any, source: str, samples: int | None, all: bool, json: bool) -> None:
     session = stream.session
     feed = stream.feed(source)
+    count = 0
     try:
-        for count, item in enumerate(feed, start=1):
-            d = item.decision
-            units = None
-            if d.ticks is not None and session.counter is not None:
-                units = session.counter.units(d.ticks)
+        for item in feed:
+            if item.detected is False and not all:
+                continue
             if json:
-                row: dict[str, Any] = {
-                    "index": item.index,
-                    "class": d.label,
-                    "name": session.class_name(d.label),
-                    "timestep": d.step,
-                    "exited": d.exited,
-                    "membranes": d.membranes.tolist(),
-                    "latency_us": round(1e6 * item.seconds, 1),
-                    "dropped": item.dropped,
-                }
-                if units is not None:
-                    row[session.counter.unit] = units
-                _print_json(row)
+                _print_json(_decision_row(session, item))
             else:
-                took = f"{1e3 * item.seconds:.2f} ms since arrival"
-                if units is not None:
-                    took = f"{units:,} {session.counter.unit}"
-                name = session.class_name(d.label)
-                end = "" if d.exited else "  (no output spike)"
-                _out(f"{item.index:6}  {name:12}  step {d.step}  {took}{end}")
+                _out(_decision_line(session, item))
+            count += 1
             if count == samples:
                 break
     finally:
         feed.close()
 
 
-def profile(
+def _decision_row(session: Any, item: Any) -> dict[str, Any]:
+    """A decision of a stream, for JSON."""
+    d, timed = item.decision, item.detected is not None
+    row: dict[str, Any] = {"index": item.index}
+    if timed:
+        row |= {"time": item.time, "at": item.at}
+    row |= {
+        "class": d.label,
+        "name": session.class_name(d.label),
+        "timestep": d.step,
+        "exited": d.exited,
+        "membranes": d.membranes.tolist(),
+        "latency_us": round(1e6 * item.seconds, 1),
+        "dropped": item.dropped,
+    }
+    if timed:
+        row |= {"smoothed": item.smoothed, "detected": item.detected}
+    if d.ticks is not None and session.counter is not None:
+        row[session.counter.unit] = session.counter.units(d.ticks)
+        if item.front_ticks is not None:
+            row[f"front_end_{session.counter.unit}"] = session.counter.units(item.front_ticks)
+    return row
+
+
+def _decision_line(session: Any, item: Any) -> str:
+    d = item.decision
+    took = f"{1e3 * item.seconds:.2f} ms since arrival"
+    if d.ticks is not None and session.counter is not None:
+        took = f"{session.counter.units(d.ticks):,} {session.counter.unit}"
+        if item.front_ticks:
+            took += f", front end {session.counter.units(item.front_ticks):,}"
+    if item.detected is None:
+        end = "" if d.exited else "  (no output spike)"
+        return f"{item.index:6}  {session.class_name(d.label):12}  step {d.step}  {took}{end}"
+    label = item.smoothed if item.detected else d.label
+    step = f"  step {d.step}" if session.stream.mode == "window" else ""
+    end = "" if item.detected else "  (not reported)"
+    return f"{item.time:10.3f} s  {session.class_name(label):12}{step}  {took}{end}"
+
+
+def _stream_recording(
     bundle: str,
+    data: str,
+    split: str,
+    samples: int | None,
+    data_dir: str | None,
+    port: str | None,
+    board: str | None,
+    json: bool,
+) -> None:
+    from edgesnn import streaming
+    from edgesnn.evaluate import counted
+    from edgesnn.runtime.session import Session
+
+    with _quiet_stdout(json), Session(bundle, port, board) as session:
+        recording = streaming.find_recording(session, data, split, samples, data_dir)
+        report = streaming.measure(session, recording, counted)
+        name, target = session.bundle.name, session.bundle.target
+    what = f"{data} {split}"
+    if json:
+        return _print_json({"model": name, "target": target, "data": what, **report})
+    _print_score(f"{name} on {what}, {report['engine']}", report)
+
+
+def _print_score(title: str, report: dict[str, Any]) -> None:
+    """How well a recording's intervals were answered, when, and at what cost."""
+    latency, board = report["latency_ms"], report["board"]
+    rows = [
+        ("signal", _signal_length(report)),
+        ("accuracy", f"{_percent(report['accuracy'])} ({report['right']:,} right)"),
+        ("without an answer", f"{report['intervals'] - report['answered']:,}"),
+        ("further detections", f"{report['extra']:,} after an answer"),
+        ("false alarms", f"{report['false_alarms']:,} before the first interval"),
+        ("latency from the start", _latency(latency["from_start"])),
+        ("latency from the end", _latency(latency["from_end"])),
+        ("decisions", f"{report['decisions']:,}, {report['detections']:,} of them detections"),
+    ]
+    if report["mean_timesteps"] is not None:
+        rows.append(("mean timesteps", f"{report['mean_timesteps']:.3f}"))
+    if report["sops_mean"] is not None:
+        rows.append(("synaptic operations", f"{report['sops_mean']:,.0f} per decision"))
+    if board is not None:
+        unit = board["unit"]
+        rows += [
+            (f"{unit} per decision", f"{board['network']:,.0f}"),
+            ("  front end, apart", f"{board['front_end']:,.0f}"),
+            (f"{unit} per second of signal", f"{board['per_second']:,.0f}"),
+        ]
+        if board["real_time"] is not None:
+            share = _percent(1 / board["real_time"])
+            clock = f"{board['clock_hz'] / 1e6:g} MHz"
+            if unit == "instructions":
+                clock += ", one a cycle"
+            rows.append((f"  of {clock}", f"{share}: {board['real_time']:,.1f} x real time"))
+    rows.append(("this machine's clock", f"{report['real_time']:,.1f} x real time"))
+    _pairs(title, rows)
+    _grid(
+        ("class", "intervals", "right", "no answer", "wrong answers"),
+        [
+            (
+                name,
+                f"{one['intervals']:,}",
+                f"{one['right']:,}",
+                f"{one['missed']:,}",
+                ", ".join(f"{other} {count:,}" for other, count in one["wrong"].items()),
+            )
+            for name, one in report["classes"].items()
+        ],
+    )
+
+
+def _latency(figures: dict[str, float] | None) -> str:
+    if figures is None:
+        return "nothing was detected"
+    return f"{figures['mean']:,.0f} ms, p50 {figures['p50']:,.0f}, p95 {figures['p95']:,.0f}"
+
+
+def profile(
+    bundle: list[str],
     *,
     data: str | None = None,
     split: str = "test",
     samples: int | None = None,
+    sweep: int = 200,
     data_dir: str | None = None,
     port: str | None = None,
     board: str | None = None,
     out: str | None = None,
     json: bool = False,
 ) -> None:
-    """Time inferences, in all and per layer: the board's counter, on the host the wall clock.
+    """Where inferences spend their time, and what stopping earlier would do; several bundles side by side.
 
     Args:
-        bundle: The folder that `edgesnn compile` wrote.
+        bundle: Folders that `edgesnn compile` wrote, one or more.
         data: digits, mnist, fashion-mnist, or the path of an .npz; default random frames.
         split: test or train.
         samples: The first N samples; default all (100 random frames).
+        sweep: So many of them are run without an exit, to see what each threshold does; 0 for none.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         port: Where a board answers: a serial device or any URL that pyserial takes.
         board: The board to emulate.
-        out: Folder for report.json and report.txt; default: no files.
+        out: Folder for report.html, report.json and report.txt; default: no files.
         json: Print the report as one JSON object.
     """
-    from edgesnn import evaluate, profiling
-    from edgesnn.runtime.session import Session
+    from edgesnn import profiling
 
+    given = {k: v for k, v in locals().items() if k not in ("bundle", "profiling")}
+    if port is not None and len(bundle) > 1:
+        raise UsageError("a --port has one board, and a board runs one bundle: name one bundle")
+    if sweep < 0:
+        raise UsageError(f"sweep {sweep} is not at least 0")
     if out is not None:
         profiling.check_report_folder(Path(out))
-    with _quiet_stdout(json), Session(bundle, port, board) as session:
-        x, _, what = evaluate.load_samples(session, data, split, samples, data_dir)
-        report = profiling.profile(session, x, what, evaluate.counted)
+    with _quiet_stdout(json):
+        runs = [
+            _profiled(path, data, split, samples, sweep, data_dir, port, board) for path in bundle
+        ]
+    report = profiling.together(runs, _about("profile", bundle, given))
     text = StringIO()
-    _print_profile(report, text)
+    for run in runs:
+        _print_profile(run, text)
+    if len(runs) > 1:
+        _print_comparison(report["comparison"], text)
+    missing = None
     if out is not None:
-        profiling.write_report(report, text.getvalue(), Path(out))
+        missing = profiling.write_report(report, text.getvalue(), Path(out))
     if json:
         return _print_json(report)
     _out(text.getvalue().rstrip("\n"))
+    if missing is not None:
+        _say(missing)
     if out is not None:
-        _out(f"report: {out}")
+        _out(f"report: {out}" if missing else f"report: {Path(out) / profiling.PAGE}")
+
+
+def _profiled(
+    bundle: str,
+    data: str | None,
+    split: str,
+    samples: int | None,
+    sweep: int,
+    data_dir: str | None,
+    port: str | None,
+    board: str | None,
+) -> dict[str, Any]:
+    from edgesnn import evaluate, profiling
+    from edgesnn.runtime.session import Session
+
+    with Session(bundle, port, board) as session:
+        x, y, what = evaluate.load_samples(session, data, split, samples, data_dir)
+        return profiling.profile(
+            session, x, what, evaluate.counted, y=y, sweep_samples=sweep, say=_say
+        )
+
+
+def _about(command: str, words: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
+    """What was run, when and with what: for a report that somebody reads later."""
+    import platform
+    import shlex
+    from datetime import datetime, timezone
+
+    import numpy as np
+
+    parameters = _inspect.signature(COMMANDS[command]).parameters
+    line = ["edgesnn", command, *words]
+    for name, value in given.items():
+        if value != parameters[name].default:
+            line += [_flag(name)] if value is True else [_flag(name), str(value)]
+    return {
+        "command": shlex.join(line),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": platform.platform(),
+        "versions": {
+            "edgesnn": __version__,
+            "Python": platform.python_version(),
+            "numpy": np.__version__,
+        },
+    }
 
 
 def inspect(
@@ -1251,14 +1497,18 @@ def _observed_rows(report: dict[str, Any], most: float) -> list[tuple[str, str]]
 def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     unit, link = report["unit"], report["link"]
     figures = report[unit]
-    rows = [
-        ("samples", f"{report['samples']:,} ({report['data']})"),
+    rows = [("samples", f"{report['samples']:,} ({report['data']})")]
+    if report["accuracy"] is not None:
+        rows.append(("accuracy", _percent(report["accuracy"])))
+    rows += [
         (f"{unit} per inference", f"{figures['mean']:,.0f} on average"),
         *((f"  {k}", f"{figures[k]:,.0f}") for k in ("p50", "p95", "p99", "max")),
         *_observed_rows(report, figures["max"]),
         ("mean timesteps", f"{report['timesteps']['mean_timesteps']:.3f}"),
         ("stopped at step", _histogram(report["timesteps"]["timesteps_histogram"])),
+        ("spikes", f"{report['distribution']['spikes']['mean']:,.0f} per inference"),
         ("synaptic operations", f"{report['sops_mean']:,.0f} per inference"),
+        *_energy_rows(report),
     ]
     if link is not None:
         took = 1e3 * link["seconds_per_inference"]
@@ -1272,8 +1522,32 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     if memory["stack_high_water"] is not None:
         rows.append(("stack, used so far", _bytes(memory["stack_high_water"])))
     _pairs(f"{report['model']}, {report['engine']}", rows, file)
-    layers = report["per_layer"]
-    timed = report["per_layer_samples"]
+    _print_parts(report, file)
+    _print_sweep(report, file)
+
+
+def _energy_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    energy = report["energy"]
+    rows = [
+        ("energy, eq. 16 (estimate)", f"{energy['snn_pj'] / 1e6:.3f} uJ"),
+        ("  dense net, eq. 15", f"{energy['ann_pj'] / 1e6:.3f} uJ"),
+    ]
+    for name, share in (energy["normalised"] or {}).items():
+        rows.append((f"  {name}, eq. 17, of no exit's", _percent(share)))
+    if energy["board"] is not None:
+        joules = energy["board"]["microjoules"]
+        rows.append(
+            (
+                "energy of the board (estimate)",
+                f"{joules['mean']:,.1f} uJ, p95 {joules['p95']:,.1f} uJ",
+            )
+        )
+    return rows
+
+
+def _print_parts(report: dict[str, Any], file: TextIO) -> None:
+    """Where the time goes: the whole, and node by node."""
+    unit, timed, whole = report["unit"], report["per_layer_samples"], report["parts"]
     heads = ["node", "kind", "neurons", "events", "synaptic operations"]
     cells = [
         [
@@ -1283,14 +1557,71 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
             f"{r['events_mean']:,.1f}",
             f"{r['sops_mean']:,.0f}",
         ]
-        for r in layers
+        for r in report["per_layer"]
     ]
     if timed is not None:
         print(f"per layer, means over the first {timed:,} samples, run node by node", file=file)
-        heads += [unit, "share"]
-        for cell, r in zip(cells, layers, strict=True):
+        heads += [unit, "share", "events (est.)", "updates (est.)"]
+        for cell, r in zip(cells, report["per_layer"], strict=True):
             cell += [f"{r[f'{unit}_mean']:,.0f}", f"{100 * r['share']:.1f} %"]
+            for part in ("events", "updates"):
+                known = (r["parts"] or {}).get(part)
+                cell.append("" if known is None else f"{known:,.0f}")
     _grid(tuple(heads), [tuple(cell) for cell in cells], file)
+    if whole is not None:
+        shares = "  ".join(f"{k} {100 * v:.1f} %" for k, v in whole["shares"].items() if v)
+        by = f"; events and updates told apart by {whole['method']}" if whole["method"] else ""
+        print(f"of an inference: {shares} (layers measured{by})\n", file=file)
+
+
+def _print_sweep(report: dict[str, Any], file: TextIO) -> None:
+    found, unit = report["sweep"], report["unit"]
+    if found is None:
+        print(f"no sweep of the threshold: {report['sweep_missing']}\n", file=file)
+        return
+    points = found["points"]
+    picked = {round(i * (len(points) - 1) / 9) for i in range(10)}
+    rows = []
+    for i, p in enumerate(points):
+        if i not in picked and not p["own"]:
+            continue
+        amount, right = p[f"{unit}_estimate"], p["accuracy"]
+        rows.append(
+            (
+                "its own" if p["own"] else "",
+                f"{p['value']:,}",
+                "" if right is None else _percent(right),
+                f"{p['mean_timesteps']:.3f}",
+                "" if amount is None else f"{amount:,.0f}",
+            )
+        )
+    print(f"threshold of the {found['exit']} exit, {found['samples']:,} samples", file=file)
+    _grid(("", "threshold", "accuracy", "mean timesteps", f"{unit} (estimate)"), rows, file)
+
+
+def _print_comparison(rows: list[dict[str, Any]], file: TextIO) -> None:
+    def uj(value: float | None) -> str:
+        return "" if value is None else f"{value:,.1f}"
+
+    print("side by side", file=file)
+    _grid(
+        ("", "accuracy", "mean", "p95", "worst case", "steps", "flash", "RAM", "board uJ (est.)"),
+        [
+            (
+                r["label"],
+                "" if r["accuracy"] is None else _percent(r["accuracy"]),
+                f"{r['amount']['mean']:,.0f} {r['unit']}",
+                f"{r['amount']['p95']:,.0f}",
+                "" if r["worst_case"] is None else f"{r['worst_case']:,}",
+                f"{r['mean_timesteps']:.3f}",
+                f"{r['flash_bytes']:,}",
+                f"{r['ram_bytes']:,}",
+                uj(r["board_uj"]),
+            )
+            for r in rows
+        ],
+        file,
+    )
 
 
 # --- parsing ------------------------------------------------------------------------------------
@@ -1310,6 +1641,8 @@ def _converter(name: str, kind: type) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         if kind is str:
             return text
+        if typing.get_origin(kind) is list:
+            return _json.loads(text)
         if kind is bool:
             if text.lower() in ("true", "false"):
                 return text.lower() == "true"
@@ -1333,12 +1666,16 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 
 def parse(command: str, words: Sequence[str]) -> dict[str, str]:
-    """Parameter name -> text for a command's words; UsageError where its signature has no such."""
+    """Parameter name -> text for a command's words; UsageError where its signature has no such.
+
+    A parameter that is a list takes every free word left: its text is a JSON list.
+    """
     parameters = _inspect.signature(COMMANDS[command]).parameters
     kinds = {k: _kind(v) for k, v in typing.get_type_hints(COMMANDS[command]).items()}
     free = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     help_hint = f"`edgesnn {command} --help` lists its options"
     found: dict[str, str] = {}
+    lists: dict[str, list[str]] = {k: [] for k, v in kinds.items() if typing.get_origin(v) is list}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -1359,9 +1696,13 @@ def parse(command: str, words: Sequence[str]) -> dict[str, str]:
             if not left:
                 raise UsageError(f"{command} takes no further argument {word!r}; {help_hint}")
             name, text = left[0], word
+        if name in lists:
+            lists[name].append(text)
+            continue
         if name in found:
             raise UsageError(f"{_flag(name)} is given twice")
         found[name] = text
+    found |= {name: _json.dumps(given) for name, given in lists.items() if given}
     for p in parameters.values():
         if p.default is p.empty and p.name not in found:
             what = p.name.upper() if p.name in free else _flag(p.name)
@@ -1398,7 +1739,7 @@ def _describe(command: str) -> str:
         value = "" if kind is bool else f" {'N' if kind in (int, float) else p.name.upper()}"
         head = _flag(p.name) + value
         if p.kind is p.POSITIONAL_OR_KEYWORD:
-            head = p.name.upper()
+            head = p.name.upper() + ("..." if typing.get_origin(kind) is list else "")
             usage.append(head)
         elif default is p.empty:
             usage.append(head)

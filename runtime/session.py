@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import numpy as np
 
-from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.engine import Decision, Engine, Trace
+from edgesnn.runtime.bundle import Bundle, StreamInfo
+from edgesnn.runtime.engine import Decision, Engine, SignalEngine, TimedDecision, Trace
 from edgesnn.runtime.host import HostEngine
 from edgesnn.runtime.link import LinkEngine
 from edgesnn.targets.board import Board, Counter, load_board
@@ -122,6 +123,28 @@ class Session:
         engine, sample = self._open_engine(), self.bundle.check_sample(sample)
         return engine.profile(sample) if isinstance(engine, LinkEngine) else engine.infer(sample)
 
+    @property
+    def stream(self) -> StreamInfo:
+        """How a signal becomes inferences; UsageError where the model takes whole samples only."""
+        if self.bundle.stream is None:
+            raise UsageError(
+                f"{self.bundle.name} takes whole samples, no signal; train it on a data set that is one "
+                "(docs/STREAMING.md)"
+            )
+        return self.bundle.stream
+
+    def start_stream(self) -> None:
+        """Forget everything that was pushed: time 0."""
+        self._signal_engine().start_stream()
+
+    def push(self, chunk: np.ndarray) -> list[TimedDecision]:
+        """What falls while a chunk of the signal comes in; the shapes are those of `SignalEngine.push`."""
+        return self._signal_engine().push(chunk)
+
+    def advance(self, until: int) -> list[TimedDecision]:
+        """Continuous mode: run every step that ends at or before `until` microseconds."""
+        return self._signal_engine().advance(until)
+
     def stack_high_water(self) -> int | None:
         """Most bytes of stack in use at once since the board's reset; None on the host."""
         if isinstance(self.engine, LinkEngine):
@@ -137,6 +160,10 @@ class Session:
         """Close the link and stop the emulator; may be called twice. Nothing can be asked afterwards."""
         self._closed = True
         self._stack.close()
+
+    def _signal_engine(self) -> SignalEngine:
+        engine, _ = self._open_engine(), self.stream
+        return cast(SignalEngine, engine)
 
     def _open_engine(self) -> Engine:
         if self._closed:

@@ -1,49 +1,67 @@
-"""Frames in, decisions out: a bounded queue between whatever delivers frames and the engine.
+"""A signal in, decisions out: a bounded queue between whatever delivers the signal and the engine.
 
-Frame mode: each frame is one inference. When frames come faster than they can be classified the
-policy is explicit: "block" makes the source wait, "drop-oldest" and "drop-newest" lose frames and
-count them.
+Three modes, by the bundle: frames (each is one inference), window and continuous (`runtime/engine.py`). When
+chunks come faster than they can be worked on the policy is explicit: "block" makes the source wait, the others
+lose chunks, the oldest or the newest, and count them. docs/STREAMING.md says what becomes of a gap.
 """
 
 from __future__ import annotations
 
-import os
-import select
+import asyncio
 import threading
 import time
-import zipfile
-import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
 
 import numpy as np
 
 from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.engine import Decision
-from edgesnn.runtime.session import Session, frame_dtype, frame_shape, input_text
-from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.runtime.engine import Decision, TimedDecision
+from edgesnn.runtime.session import Session
+from edgesnn.runtime.sources import POLL, Arrays, Chunk, Intake, encode_message, open_source
+from edgesnn.runtime.sources import encode_serial_frame as encode_serial_frame
+from edgesnn.targets.errors import UsageError
 
 POLICIES = ("block", "drop-oldest", "drop-newest")
-_POLL = 0.1  # seconds between looks at whether the stream was closed
-_CHUNK = 65536
+CLOCK_SET_US = 10_000_000  # a jump of a live sensor's time by more: its clock was set
+
+__all__ = [
+    "POLICIES",
+    "Feed",
+    "Stream",
+    "StreamDecision",
+    "Totals",
+    "encode_message",
+    "encode_serial_frame",
+]
 
 
 @dataclass(frozen=True)
 class StreamDecision:
-    """The answer to one frame.
+    """A decision that fell in a stream.
 
-    index: number of the frame in its source, from 0 (dropped frames count). seconds: from the
-    arrival of the whole frame to the decision, waiting included. dropped: frames lost so far.
+    index: number of the frame in its source, from 0 (dropped frames count); of a signal, number of the
+    decision. seconds: from the arrival of the whole frame (of the chunk that completed it) to the decision,
+    waiting included. dropped: frames, samples, rows or events lost so far by the policy.
+
+    Of a signal (None in frame mode): when all that the decision rests on had arrived, `at` in the signal's
+    units since its start (samples, rows or microseconds), `time` in seconds; smoothed, detected and front_ticks
+    as in TimedDecision.
     """
 
     index: int
     decision: Decision
     seconds: float
     dropped: int
+    at: int | None = None
+    time: float | None = None
+    smoothed: int | None = None
+    detected: bool | None = None
+    front_ticks: int | None = None
 
     @property
     def label(self) -> int:
@@ -60,234 +78,64 @@ class StreamDecision:
 
 @dataclass
 class Totals:
-    """Frames received, decided, dropped by policy, damaged on the way; seconds it took."""
+    """What became of everything that a source delivered, in its units: frames, samples, rows or events.
 
+    received = used + dropped (by the policy) + late (events of steps that were over) + what was read ahead when
+    the stream was left. lost: units that never came (known by their numbers). damaged: messages that came
+    broken. gaps: how often the stream began anew behind missing signal.
+
+    decided, detected: decisions, and those to report. labels: how often each class was decided, of a signal
+    detected. seconds: of this machine's clock; signal_seconds: of signal that was worked on, 0 in frame mode.
+    steps: timesteps of all inferences, 0 in continuous mode.
+    """
+
+    unit: str = "frame"
     received: int = 0
+    used: int = 0
     decided: int = 0
+    detected: int = 0
     dropped: int = 0
     damaged: int = 0
+    late: int = 0
+    lost: int = 0
+    gaps: int = 0
     seconds: float = 0.0
+    signal_seconds: float = 0.0
     steps: int = 0
     labels: dict[int, int] = field(default_factory=dict)
 
-
-class Source(Protocol):
-    """Delivers frames until `closed` is set; `damaged` counts those that arrived broken."""
-
-    damaged: int
-
-    def frames(self, closed: threading.Event) -> Iterator[np.ndarray]: ...
-
-    def close(self) -> None: ...
-
-
-class ArraySource:
-    """Frames that already lie in memory: an array [N, ...] or any iterable of frames."""
-
-    def __init__(self, frames: Iterable[np.ndarray]) -> None:
-        self.damaged = 0
-        self._frames = frames
-
-    def frames(self, closed: threading.Event) -> Iterator[np.ndarray]:
-        for frame in self._frames:
-            if closed.is_set():
-                return
-            yield np.asarray(frame)
-
-    def close(self) -> None:
-        pass
-
-
-class RawSource:
-    """Raw little-endian frames back to back on a file descriptor (standard input)."""
-
-    def __init__(self, bundle: Bundle, fd: int, name: str) -> None:
-        self.damaged = 0
-        self._fd, self._name = fd, name
-        self._shape, self._dtype = frame_shape(bundle), frame_dtype(bundle)
-        self._bytes = int(np.prod(self._shape)) * self._dtype.itemsize
-
-    def frames(self, closed: threading.Event) -> Iterator[np.ndarray]:
-        buffer = bytearray()
-        while not closed.is_set():
-            # select, so that an idle source can be left at any time.
-            if not select.select([self._fd], [], [], _POLL)[0]:
-                continue
-            data = os.read(self._fd, _CHUNK)
-            if not data:
-                if buffer:
-                    raise EdgesnnError(
-                        f"{self._name} ended within a frame: {len(buffer)} of {self._bytes} bytes"
-                    )
-                return
-            buffer += data
-            while len(buffer) >= self._bytes:
-                frame = np.frombuffer(bytes(buffer[: self._bytes]), self._dtype)
-                del buffer[: self._bytes]
-                yield frame.reshape(self._shape)
-
-    def close(self) -> None:
-        pass
-
-
-def encode_serial_frame(frame: np.ndarray) -> bytes:
-    """A frame as the serial source expects it: COBS(frame + CRC-32, little-endian), then 0x00."""
-    from cobs import cobs
-
-    data = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).tobytes()
-    return bytes(cobs.encode(data + zlib.crc32(data).to_bytes(4, "little"))) + b"\0"
-
-
-class SerialSource:
-    """COBS frames with CRC-32, ended by 0x00, from anything that pyserial opens.
-
-    A damaged frame is counted and skipped: the next 0x00 is in step again.
-    """
-
-    def __init__(self, bundle: Bundle, url: str, baud: int) -> None:
-        try:
-            import serial
-            from cobs import cobs
-        except ImportError:
-            raise EdgesnnError(
-                "a serial source needs pyserial and cobs; run `pip install 'edgesnn[boards]'`"
-            ) from None
-        self.damaged = 0
-        self._url, self._cobs = url, cobs
-        self._expected = input_text(bundle)
-        self._shape, self._dtype = frame_shape(bundle), frame_dtype(bundle)
-        self._bytes = int(np.prod(self._shape)) * self._dtype.itemsize
-        self._errors = (serial.SerialException, OSError)
-        try:
-            self._port: Any = serial.serial_for_url(url, baudrate=baud, timeout=_POLL)
-        except (serial.SerialException, ValueError, OSError) as e:
-            raise EdgesnnError(f"cannot open the source {url}: {_one_line(e)}") from None
-        # pyserial reads a socket byte by byte; where there is a descriptor, read what has come.
-        try:
-            self._fd: int | None = self._port.fileno()
-        except (AttributeError, OSError):
-            self._fd = None
-
-    def frames(self, closed: threading.Event) -> Iterator[np.ndarray]:
-        buffer = bytearray()
-        longest = 2 * self._bytes + 16  # no sound frame is: noise does not fill the memory
-        while not closed.is_set():
-            try:
-                data = self._read()
-            except self._errors as e:
-                raise EdgesnnError(f"the source {self._url} has ended: {_one_line(e)}") from None
-            buffer += data
-            *chunks, rest = bytes(buffer).split(b"\0")
-            buffer = bytearray(rest)
-            for chunk in chunks:
-                if chunk:
-                    frame = self._decode(chunk)
-                    if frame is not None:
-                        yield frame
-            if len(buffer) > longest:
-                del buffer[:-longest]
-
-    def _read(self) -> bytes:
-        """What has come within _POLL, possibly nothing."""
-        if self._fd is None:
-            return bytes(self._port.read(max(1, self._port.in_waiting)))
-        if not select.select([self._fd], [], [], _POLL)[0]:
-            return b""
-        data = os.read(self._fd, _CHUNK)
-        if not data:
-            raise OSError("the other end has closed the link")
-        return data
-
-    def _decode(self, chunk: bytes) -> np.ndarray | None:
-        try:
-            body = bytes(self._cobs.decode(chunk))
-        except self._cobs.DecodeError:
-            body = b""
-        if len(body) < 4 or zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
-            self.damaged += 1
-            return None
-        if len(body) - 4 != self._bytes:
-            raise EdgesnnError(
-                f"the source {self._url} sends frames of {len(body) - 4} bytes, the model takes "
-                f"{self._bytes} ({self._expected})"
-            )
-        return np.frombuffer(body[:-4], self._dtype).reshape(self._shape)
-
-    def close(self) -> None:
-        self._port.close()
-
-
-def load_frames(bundle: Bundle, path: Path) -> np.ndarray:
-    """Frames [N, ...] from an .npy, or from the key x, x_test or the only one of an .npz."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            with loaded:
-                keys = [k for k in ("x", "x_test") if k in loaded.files] or loaded.files
-                if keys[:1] != ["x"] and keys[:1] != ["x_test"] and len(keys) != 1:
-                    raise EdgesnnError(
-                        f"{path} holds {', '.join(keys)}; frames stand under x or x_test"
-                    )
-                array = loaded[keys[0]]
-    except OSError as e:
-        raise EdgesnnError(f"cannot read {path}: {e.strerror or _one_line(e)}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as e:
-        raise EdgesnnError(f"{path} is not a readable .npy or .npz: {_one_line(e)}") from None
-    shape = frame_shape(bundle)
-    if (array.ndim == len(shape) and array.shape == shape) or array.shape == shape[:-1]:
-        array = array[None]
-    bundle.check_sample(array[0] if len(array) else np.zeros(shape, frame_dtype(bundle)))
-    return array
-
-
-def open_source(
-    bundle: Bundle, source: str | np.ndarray | Iterable[np.ndarray], baud: int
-) -> Source:
-    """What a name stands for: "-", a path, serial://DEVICE, a pyserial URL; or frames."""
-    if not isinstance(source, str):
-        return ArraySource(source)
-    if source == "-":
-        return RawSource(bundle, 0, "standard input")
-    scheme, separator, rest = source.partition("://")
-    if separator:
-        return SerialSource(bundle, rest if scheme == "serial" else source, baud)
-    path = Path(source).expanduser()
-    if path.suffix not in (".npy", ".npz"):
-        raise UsageError(
-            f"unknown source {source!r}: a .npy or .npz file, - for raw frames on standard input, "
-            "or serial://DEVICE"
-        )
-    return ArraySource(load_frames(bundle, path))
+    @property
+    def real_time(self) -> float | None:
+        """Seconds of signal in a second; None in frame mode and before anything was worked on."""
+        return self.signal_seconds / self.seconds if self.signal_seconds and self.seconds else None
 
 
 class _Queue:
-    """Frames between the reader thread and the engine; frames are lost here and nowhere else."""
+    """Chunks between the reader thread and the engine; they are lost here and nowhere else."""
 
-    def __init__(self, capacity: int, policy: str, totals: Totals, closed: threading.Event) -> None:
-        self._items: deque[tuple[int, float, np.ndarray]] = deque()
+    def __init__(
+        self, capacity: int, policy: str, intake: Intake, totals: Totals, closed: threading.Event
+    ) -> None:
+        self._items: deque[tuple[float, Chunk]] = deque()
         self._capacity, self._policy, self._totals = capacity, policy, totals
-        self._closed = closed
+        self._intake, self._closed = intake, closed
         self._changed = threading.Condition()
         self._ended = False
         self._error: BaseException | None = None
 
-    def put(self, frame: np.ndarray) -> None:
+    def put(self, chunk: Chunk) -> None:
         with self._changed:
-            index = self._totals.received
-            self._totals.received += 1
-            item = (index, time.monotonic(), frame)
+            units = self._intake.count(chunk.data)
+            self._totals.received += units
             if len(self._items) >= self._capacity:
                 if self._policy == "drop-newest":
-                    self._totals.dropped += 1
+                    self._totals.dropped += units
                     return
                 if self._policy == "drop-oldest":
-                    self._items.popleft()
-                    self._totals.dropped += 1
+                    self._totals.dropped += self._intake.count(self._items.popleft()[1].data)
                 while len(self._items) >= self._capacity and not self._closed.is_set():
-                    self._changed.wait(_POLL)
-            self._items.append(item)
+                    self._changed.wait(POLL)
+            self._items.append((time.monotonic(), chunk))
             self._changed.notify_all()
 
     def end(self, error: BaseException | None) -> None:
@@ -295,11 +143,13 @@ class _Queue:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
-    def get(self) -> tuple[int, float, np.ndarray] | None:
-        """The next frame, None at the end; raises what the reader met, after its frames."""
+    def get(self) -> tuple[float, Chunk] | None:
+        """The next chunk, None at the end; raises what the reader met, after its chunks."""
         with self._changed:
-            while not self._items and not self._ended:
-                self._changed.wait(_POLL)  # a timeout keeps Ctrl-C prompt
+            while not self._items and not self._ended and not self._closed.is_set():
+                self._changed.wait(POLL)  # a timeout keeps Ctrl-C prompt
+            if self._closed.is_set():
+                return None
             if self._items:
                 item = self._items.popleft()
                 self._changed.notify_all()
@@ -309,11 +159,134 @@ class _Queue:
             return None
 
 
+class _Worker:
+    """Hands chunks to the engine. One for each mode."""
+
+    def __init__(self, session: Session, totals: Totals, live: bool) -> None:
+        self.session, self.totals, self.live = session, totals, live
+
+    def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
+        """What falls while a chunk comes in."""
+        raise NotImplementedError
+
+    def finish(self) -> Iterator[Decision | TimedDecision]:
+        """What still falls when the signal has ended."""
+        return iter(())
+
+
+class _Frames(_Worker):
+    def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
+        for frame in chunk.data:
+            decision = self.session.classify(frame)
+            self.totals.used += 1
+            yield decision
+
+
+class _Rows(_Worker):
+    """Window mode. Behind a gap the stream begins anew: no window, no votes span it, and time stays right."""
+
+    def __init__(self, session: Session, totals: Totals, live: bool) -> None:
+        super().__init__(session, totals, live)
+        self._next: int | None = None
+        self._offset = 0
+
+    def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
+        if chunk.start != self._next or chunk.anew:
+            self.totals.gaps += self._next is not None or chunk.start > 0
+            self.session.start_stream()
+            self._offset = chunk.start
+        self._next = chunk.start + len(chunk.data)
+        found = self.session.push(chunk.data.astype(chunk.data.dtype.newbyteorder("="), copy=False))
+        self.totals.used += len(chunk.data)
+        self.totals.signal_seconds = self.session.stream.seconds(self.totals.used)
+        for one in found:
+            yield replace(one, time=one.time + self._offset)
+
+
+class _Events(_Worker):
+    """Continuous mode. Events of steps that are over are late; lost ones leave no gap in time, which the
+
+    others carry. A live sensor's clock may begin anywhere and be set: there the stream begins (anew), at the
+    start of the step in which it stands.
+    """
+
+    def __init__(self, session: Session, totals: Totals, live: bool) -> None:
+        super().__init__(session, totals, live)
+        assert session.stream.step_us is not None
+        self._step = session.stream.step_us
+        self._offset: int | None = None
+        self._seen = 0  # latest time, of the sensor
+        self._before = 0.0  # seconds of signal before the stream began anew
+
+    def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
+        for events in self._parts(chunk.data):
+            yield from self._push(events)
+
+    def _parts(self, events: np.ndarray) -> Iterator[np.ndarray]:
+        """The events, cut where a live sensor's clock was set."""
+        if not self.live:
+            yield events
+            return
+        times = events[:, 0]
+        jumps = np.flatnonzero(np.abs(np.diff(times)) > CLOCK_SET_US) + 1
+        yield from np.split(events, jumps)
+
+    def _push(self, events: np.ndarray) -> Iterator[TimedDecision]:
+        if not len(events):
+            return
+        self._begin(int(events[0, 0]))
+        assert self._offset is not None
+        # An event is late where one before it belongs to a later step, however the source was cut into chunks.
+        reached = np.maximum.accumulate(np.maximum(events[:, 0], self._seen))
+        in_time = events[:, 0] >= reached // self._step * self._step
+        real = events[:, 1] >= 0
+        # Within a step order does not matter: what comes a little late has the time that was reached.
+        taken = np.stack([reached - self._offset, events[:, 1]], axis=1)[in_time & real]
+        last = int(reached[-1])
+        late = int((real & ~in_time).sum())
+        found: list[TimedDecision] = []
+        if len(taken):
+            found += self.session.push(taken)
+        found += self.session.advance(last - self._offset)
+        self._seen = last
+        self.totals.used += len(taken)
+        self.totals.late += late
+        self._clock(last)
+        for one in found:
+            yield replace(one, time=one.time + self._offset)
+
+    def _begin(self, first: int) -> None:
+        """Start the stream where it has not begun, or where the sensor's clock was set."""
+        if self._offset is not None:
+            if not self.live or abs(first - self._seen) <= CLOCK_SET_US:
+                return
+            self.totals.gaps += 1
+            self._before = self.totals.signal_seconds
+        self.session.start_stream()
+        self._offset = first // self._step * self._step if self.live else 0
+        self._seen = self._offset
+
+    def _clock(self, until: int) -> None:
+        assert self._offset is not None
+        self.totals.signal_seconds = self._before + (until - self._offset) / 1e6
+
+    def finish(self) -> Iterator[Decision | TimedDecision]:
+        """The step in which the last event lies is run too."""
+        if self._offset is None:
+            return
+        until = (self._seen // self._step + 1) * self._step
+        found = self.session.advance(until - self._offset)
+        self._clock(until)
+        for one in found:
+            yield replace(one, time=one.time + self._offset)
+
+
 class Stream:
-    """Classifies frames as they come: `for decision in Stream(bundle).feed(source)`.
+    """Classifies a signal as it comes: `for decision in Stream(bundle).feed(source)`, or `async for`.
 
     bundle: a bundle, its folder, or an open Session (which stays open). policy: one of POLICIES.
-    capacity: frames that may wait. `totals` holds the counts of the feed under way or ended.
+    capacity: chunks (in frame mode: frames) that may wait. baud: of a serial source. channel: of a WAV file
+    with several. `totals` holds the counts of the feed under way or ended.
     """
 
     def __init__(
@@ -325,6 +298,7 @@ class Stream:
         policy: str = "block",
         capacity: int = 16,
         baud: int = 115_200,
+        channel: int | None = None,
     ) -> None:
         if policy not in POLICIES:
             raise UsageError(f"unknown policy {policy!r}: one of {', '.join(POLICIES)}")
@@ -332,7 +306,7 @@ class Stream:
             raise UsageError(f"capacity {capacity} is not at least 1")
         self._owned = not isinstance(bundle, Session)
         self.session = bundle if isinstance(bundle, Session) else Session(bundle, port, board)
-        self.policy, self.capacity, self.baud = policy, capacity, baud
+        self.policy, self.capacity, self.baud, self.channel = policy, capacity, baud, channel
         self.totals = Totals()
 
     def __enter__(self) -> Stream:
@@ -351,17 +325,32 @@ class Stream:
         if self._owned:
             self.session.close()
 
-    def feed(self, source: str | np.ndarray | Iterable[np.ndarray]) -> Iterator[StreamDecision]:
-        """Decisions on a source's frames, in order; closes the source at the end."""
-        opened = open_source(self.session.bundle, source, self.baud)
-        closed = threading.Event()
-        self.totals = totals = Totals()
-        queue = _Queue(self.capacity, self.policy, totals, closed)
+    def feed(self, source: str | Path | Arrays) -> Feed:
+        """Decisions on a source, in order; the source is opened at the first and closed at the end.
+
+        source: a name that docs/STREAMING.md lists, an array (frames [N, ...], rows [n, values] or events
+        int64[n, 2]), or an iterable, async or not, of frames or pieces of such an array.
+        """
+        return Feed(self, source)
+
+    def _decisions(
+        self,
+        source: str | Path | Arrays,
+        closed: threading.Event,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> Iterator[StreamDecision]:
+        bundle = self.session.bundle
+        intake = Intake.of(bundle)
+        opened = open_source(bundle, source, self.baud, self.channel, loop)
+        self.totals = totals = Totals(intake.unit)
+        queue = _Queue(self.capacity, self.policy, intake, totals, closed)
+        kind = {"frame": _Frames, "event": _Events}.get(intake.unit, _Rows)
+        worker = kind(self.session, totals, opened.live)
 
         def read() -> None:
             try:
-                for frame in opened.frames(closed):
-                    queue.put(frame)
+                for chunk in opened.chunks(closed):
+                    queue.put(chunk)
                     if closed.is_set():
                         break
             except BaseException as e:
@@ -369,25 +358,123 @@ class Stream:
             else:
                 queue.end(None)
 
+        def count() -> None:
+            totals.seconds = time.monotonic() - start
+            totals.damaged, totals.lost = opened.damaged, opened.lost
+
         reader = threading.Thread(target=read, name="edgesnn-source", daemon=True)
         start = time.monotonic()
         reader.start()
         try:
             while (item := queue.get()) is not None:
-                index, arrived, frame = item
-                decision = self.session.classify(frame)
-                now = time.monotonic()
-                totals.decided += 1
-                totals.steps += decision.step
-                totals.labels[decision.label] = totals.labels.get(decision.label, 0) + 1
-                totals.seconds, totals.damaged = now - start, opened.damaged
-                yield StreamDecision(index, decision, now - arrived, totals.dropped)
+                arrived, chunk = item
+                for one in worker.take(chunk):
+                    count()
+                    yield self._told(one, chunk.start, arrived)
+                count()
+            if not closed.is_set():
+                arrived = time.monotonic()
+                for one in worker.finish():
+                    count()
+                    yield self._told(one, 0, arrived)
         finally:
             closed.set()
-            reader.join(timeout=10 * _POLL)
+            reader.join(timeout=10 * POLL)
             opened.close()
-            totals.damaged = opened.damaged
+            count()
+
+    def _told(self, one: Decision | TimedDecision, frame: int, arrived: float) -> StreamDecision:
+        """Counts a decision and says what the caller sees of it."""
+        totals = self.totals
+        timed = one if isinstance(one, TimedDecision) else None
+        decision = timed.decision if timed is not None else one
+        assert isinstance(decision, Decision)
+        index = totals.decided if timed is not None else frame
+        totals.decided += 1
+        if totals.unit != "event":
+            totals.steps += decision.step
+        label: int | None = decision.label
+        if timed is not None:
+            totals.detected += timed.detected
+            label = timed.smoothed if timed.detected else None
+        if label is not None:
+            totals.labels[label] = totals.labels.get(label, 0) + 1
+        seconds = time.monotonic() - arrived
+        if timed is None:
+            return StreamDecision(index, decision, seconds, totals.dropped)
+        return StreamDecision(
+            index,
+            decision,
+            seconds,
+            totals.dropped,
+            at=timed.time,
+            time=self.session.stream.seconds(timed.time),
+            smoothed=timed.smoothed,
+            detected=timed.detected,
+            front_ticks=timed.front_ticks,
+        )
 
 
-def _one_line(e: BaseException) -> str:
-    return " ".join(str(e).split()) or type(e).__name__
+class Feed:
+    """The decisions of one source: an iterator and an async iterator, whichever it is first used as.
+
+    With `async for` the engine works in a thread of its own, so the event loop stays free, and the source may
+    be an async iterable; a cancelled task leaves no thread behind. `close` (`aclose`) ends it early.
+    """
+
+    def __init__(self, stream: Stream, source: str | Path | Arrays) -> None:
+        self._stream, self._source = stream, source
+        self._closed = threading.Event()
+        self._decisions: Iterator[StreamDecision] | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def _begun(self, loop: asyncio.AbstractEventLoop | None = None) -> Iterator[StreamDecision]:
+        if self._decisions is None:
+            self._decisions = self._stream._decisions(self._source, self._closed, loop)
+        return self._decisions
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> StreamDecision:
+        return next(self._begun())
+
+    def close(self) -> None:
+        """Leave the source; may be called twice."""
+        self._closed.set()
+        self._begun().close()  # type: ignore[attr-defined]
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> StreamDecision:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "edgesnn-stream")
+        loop = asyncio.get_running_loop()
+        task = loop.run_in_executor(self._pool, next, self._begun(loop), None)
+        try:
+            found = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._closed.set()  # the thread comes back as soon as the engine is done with its chunk
+            await asyncio.wait([task])
+            task.exception()
+            await self.aclose()
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+        if found is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return found
+
+    async def aclose(self) -> None:
+        """Leave the source; may be called twice."""
+        self._closed.set()
+        if self._pool is not None:
+            loop, pool = asyncio.get_running_loop(), self._pool
+            await loop.run_in_executor(pool, self.close)
+            pool.shutdown(wait=False)
+            self._pool = None
+        else:
+            self.close()

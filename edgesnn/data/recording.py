@@ -17,7 +17,8 @@ class Recording:
     signal: rows [n, values] of uint8, int8 or int16 (sound: int16[n, 1]), or events int64[n, 2], microseconds
     since the start (not descending) and address. length: how long it is, in rows (samples of sound), or in
     microseconds. intervals int64[k, 2]: [start, end) of each labelled piece in the same units, in order and
-    without overlap. labels int64[k]: 0...classes - 1.
+    without overlap. labels int64[k]: 0...classes - 1. rate: rows (samples) a second, None of events or where it
+    is not known.
 
     Raises EdgesnnError where the arrays do not fit together.
     """
@@ -29,6 +30,7 @@ class Recording:
     intervals: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    rate: float | None = None
 
     def __post_init__(self) -> None:
         check_split(self.split)
@@ -71,6 +73,7 @@ class Recording:
             self.intervals[:intervals],
             self.labels[:intervals],
             self.class_names,
+            self.rate,
         )
 
     def _check_events(self) -> None:

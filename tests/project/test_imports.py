@@ -47,8 +47,8 @@ HEAVY = {
     "matplotlib": {"edgesnn/reports/plots.py": ""},
     "tvm": {"compiler/tir": ""},
     "onnx": {"compiler/onnx_import": "lazy"},
-    "serial": {"runtime/link.py": "lazy", "runtime/stream.py": "lazy"},
-    "cobs": {"runtime/link.py": "lazy", "runtime/stream.py": "lazy"},
+    "serial": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
+    "cobs": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
 }
 LIGHT = (
     "torch", "sklearn", "kornia", "PIL", "matplotlib", "tvm", "tvm_ffi", "onnx", "serial", "cobs", "scipy"
