@@ -24,6 +24,7 @@ from edgesnn.compiler.inspect import (
     kernels_report,
 )
 from edgesnn.compiler.plan import PREFERENCES, plan_memory
+from edgesnn.compiler.stream_plan import stream_memory, stream_report
 from edgesnn.compiler.styles import PLAIN, Style
 from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle, check_replaceable
 from edgesnn.runtime.files import replace_folder, sha256
@@ -36,7 +37,19 @@ from edgesnn.targets.toolchain import Toolchain, find_toolchain
 C_CORE = Path(__file__).resolve().parent.parent / "runtime" / "c"
 MICRO = Path(__file__).resolve().parent / "micro"
 _CODEGENS = ("c", "llvm")
+_STREAM = "model_stream.c"
 _NODE_FUNCTIONS = r"(^|:)node_\d+$"
+_STREAM_ENTRIES = (
+    "esnn_stream_init",
+    "esnn_stream_push",
+    "esnn_stream_classify",
+    "esnn_stream_event",
+    "esnn_stream_advance",
+    "esnn_stream_step",
+)
+_STREAM_FUNCTIONS = r"(^|:)(node_\d+|esnn_log_mel_row)$"
+# The front end works on every sample of a signal: time counts, not size.
+_FLAGS = {"esnn_log_mel.c": ["-O3"]}
 
 Progress = Callable[[str], None]
 
@@ -133,19 +146,22 @@ class _Build:
         say("generating kernels")
         kernel_objects, tvm_version = self._generate()
         say(f"compiling with {self.tools.version}")
-        objects = ["obj/esnn.o", "obj/model.o"]
-        self._compile("src/esnn.c", ["-O2"])
-        self._compile("src/model.c", ["-O2"])
+        core = ["esnn.c", "model.c", *self._stream_sources()]
+        objects = [f"obj/{Path(name).stem}.o" for name in core]
+        for name in core:
+            self._compile(f"src/{name}", _FLAGS.get(name, ["-O2"]))
         if self.codegen == "c":
             self._compile("src/kernels.c", self._kernel_flags())
             kernel_objects = ["obj/kernels.o"]
         if self.mcu:
             self.tools.archive([*objects, *kernel_objects], "lib/libmodel.a", self.root)
         else:
-            shutil.copy(C_CORE / "esnn_host.c", self.root / "src" / "esnn_host.c")
-            self._compile("src/esnn_host.c", ["-O2"])
             shared = ["-shared", "-Wl,--build-id=none", "-s"]
-            every = [*objects, *kernel_objects, "obj/esnn_host.o"]
+            every = [*objects, *kernel_objects]
+            for name in ["esnn_host", *(["esnn_host_stream"] if self.program.stream else [])]:
+                shutil.copy(C_CORE / f"{name}.c", self.root / "src" / f"{name}.c")
+                self._compile(f"src/{name}.c", ["-O2"])
+                every.append(f"obj/{name}.o")
             self.tools.link(every, "lib/libmodel.so", shared, self.root)
         if self.board is not None:
             say(f"linking firmware for {self.board.name}")
@@ -171,6 +187,10 @@ class _Build:
         source = self.root / "src"
         for name in ("esnn.h", "esnn.c"):
             shutil.copy(C_CORE / name, source / name)
+        if self.program.stream is not None:
+            for name in ("esnn_stream.h", *self._stream_sources()[:-1]):
+                shutil.copy(C_CORE / name, source / name)
+            _write(source / _STREAM, emit.stream_source(self.program, self.bounds))
         _write(source / "model.h", emit.model_header(emission))
         _write(source / "model.c", emit.model_source(emission))
         _write(source / "kernels.h", emit.kernels_header(emission.kernels))
@@ -187,6 +207,14 @@ class _Build:
                 objects.append(f"obj/{kernel.symbol}.o")
                 tir.write_object(kernel, self.target, self.root / objects[-1])
         return objects, tir.versions()
+
+    def _stream_sources(self) -> list[str]:
+        """Files of src/ that only programs with a stream have: of the C core, then the generated one."""
+        stream = self.program.stream
+        if stream is None:
+            return []
+        sound = isinstance(stream, ir.WindowStream) and isinstance(stream.front, ir.LogMel)
+        return ["esnn_stream.c", *(["esnn_log_mel.c"] if sound else []), _STREAM]
 
     def _base_flags(self) -> list[str]:
         if not self.mcu:
@@ -205,12 +233,15 @@ class _Build:
         """Board support, protocol and main, linked with the model: firmware.elf, .bin, .hex."""
         support = self.root / "bsp"
         support.mkdir()
-        own = [C_CORE / name for name in ("esnn_link.c", "firmware.c")]
+        streams = self.program.stream is not None
+        link = ["esnn_link_stream.c"] if streams else []
+        own = [C_CORE / name for name in ("esnn_link.c", *link, "firmware.c")]
         sources = [*board.sources, *own]
         for file in [*sources, C_CORE / "esnn_link.h"]:
             shutil.copy(file, support / file.name)
         includes = [f for folder in board.includes for f in ("-I", str(folder))]
         flags = ["-O2", *board.cflags, "-I", "src", "-I", "bsp", *includes]
+        flags += ["-DESNN_LINK_STREAM"] if streams else []
         every = list(objects)
         for file in sources:
             obj = f"obj/fw_{file.stem}.o"
@@ -251,12 +282,14 @@ class _Build:
                 totals[family] = totals.get(family, 0) + size
             memory["sections"] = totals
             memory["flash_bytes"] = sum(size for _, size, loaded, _ in found if loaded)
-            memory["ram_bytes"] = self.plan.arena_bytes + sum(s for _, s, _, w in found if w)
-            entries = ["esnn_run", "esnn_push_frame", "esnn_init", "esnn_step"]
+            own = self.plan.arena_bytes + stream_memory(self.program, self.bounds)
+            memory["ram_bytes"] = own + sum(s for _, s, _, w in found if w)
+            entries = ["esnn_run", "esnn_push_frame", "esnn_init", "esnn_step", *_STREAM_ENTRIES]
         if self.codegen == "llvm":
             memory["stack_bytes"] = None  # TVM's LLVM objects do not say what their frames take
             return memory
-        stack = worst_case_stack(self.root / "obj", entries, _NODE_FUNCTIONS)
+        called = _NODE_FUNCTIONS if self.program.stream is None else _STREAM_FUNCTIONS
+        stack = worst_case_stack(self.root / "obj", entries, called)
         memory["stack_bytes"] = stack.bytes
         memory["stack_path"] = [list(call) for call in stack.path]
         reserved = memory.get("stack_reserved_bytes")
@@ -302,6 +335,7 @@ class _Build:
         about = describe(self.program, plan=self.plan)
         arena = about.pop("arena")
         about.pop("arena_bytes")
+        about.setdefault("stream", stream_report(self.program, self.bounds))
         manifest = {
             "format": "edgesnn-bundle",
             "version": BUNDLE_VERSION,

@@ -3,7 +3,8 @@
 With n nodes there are 2 n moments: node i in the first step is moment i, in every later step moment n + i. The
 frame and an encoder's scratch are needed until all its spikes are known; membranes begin with their node in the
 first step and stay; a spike map or queue lives from the node that fills it to its last reader, in every step
-anew. Buffers whose lives do not overlap share memory.
+anew. Buffers whose lives do not overlap share memory. A stream of events always has later steps, and no first
+one to go back to: nothing of it is layered.
 
 A *layered* population keeps no membranes from step to step: in step t it takes a few rows at a time through the
 steps 1...t, from the spikes of its sources, which are kept for it. `prefer="ram"` layers what makes the arena
@@ -95,7 +96,7 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str
             "engines can count; use a smaller network"
         )
     plan = _plan(program, bounds, choice, {})
-    if prefer == "ram":
+    if prefer == "ram" and not isinstance(program.stream, ir.EventStream):
         plan = _smallest(program, bounds, choice, plan)
     if plan.arena_bytes > MAX_ARENA:
         raise EdgesnnError(
@@ -104,8 +105,14 @@ def plan_memory(program: ir.Program, bounds: Bounds, choice: Choice, prefer: str
     return plan
 
 
+def _steps(program: ir.Program) -> int:
+    """Timesteps of an inference, for a stream of events at least two: there are first and later ones."""
+    continuous = isinstance(program.stream, ir.EventStream)
+    return max(program.timesteps, 2) if continuous else program.timesteps
+
+
 def _plan(program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands) -> Plan:
-    steps = program.timesteps
+    steps = _steps(program)
     planes = {n.name: steps for n in program.nodes if isinstance(n, ir.LatencyEncoder)}
     for node in program.nodes:
         if isinstance(node, ir.Population) and node.name in bands:
@@ -157,7 +164,7 @@ def _candidates(program: ir.Program, bounds: Bounds) -> list[str]:
 def _buffers(
     program: ir.Program, bounds: Bounds, choice: Choice, bands: Bands, planes: dict[str, int]
 ) -> list[Buffer]:
-    nodes, shapes, steps = program.nodes, ir.shapes(program), program.timesteps
+    nodes, shapes, steps = program.nodes, ir.shapes(program), _steps(program)
     many = len(nodes)
     end = (2 if steps > 1 else 1) * many - 1
     always: Lives = ((0, end),)

@@ -161,9 +161,9 @@ class StreamInfo:
 
     mode: "window" or "continuous". source: "sound", "rows" or "events". dtype, values: of an element and how
     many make a row of the source (sound: 1). rate: samples or rows a second. rows, hop: of a window, in rows of
-    the model's input. frame, row_samples: samples of sound that a row looks at, and from one row to the next (of
-    other rows 1, 1). smooth, votes, refractory, background: as in ir.WindowStream. step_us, refractory: as in
-    ir.EventStream. memory_bytes: what the core is handed besides the arena. None: does not apply.
+    the model's input. frame, row_samples: samples of sound that a row looks at, and from one row to the next
+    (of other rows 1, 1). smooth, votes, refractory, background: as in ir.WindowStream. step_us, refractory: as
+    in ir.EventStream. memory_bytes: what the core is handed besides the arena. None: does not apply.
     """
 
     mode: str

@@ -8,18 +8,28 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from ctypes import c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.engine import Decision, Trace
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.runtime.bundle import Bundle, StreamInfo
+from edgesnn.runtime.engine import Decision, TimedDecision, Trace
+from edgesnn.targets.errors import EdgesnnError, UsageError
 
 DECIDED = 1
+DUE = 2
+NONE = 0xFFFFFFFF  # no label
+# esnn_stream_decision
+_TIMED = np.dtype(
+    [
+        ("time", "u8"),
+        *((name, "u4") for name in ("label", "step", "exited", "smoothed", "detected")),
+    ],
+    align=True,
+)
 BUSY = -4  # ESNN_ERR_STATE: not now
 
 
@@ -36,7 +46,11 @@ def _load(library: Path) -> ctypes.CDLL:
 
 
 class HostEngine:
-    """Runs a host bundle in this process. Not thread-safe; make one engine per thread."""
+    """Runs a host bundle in this process. Not thread-safe; make one engine per thread.
+
+    A SignalEngine too where the bundle has a stream, which has an arena of its own: samples may be classified
+    in between.
+    """
 
     name = "host"
 
@@ -58,6 +72,34 @@ class HostEngine:
         self._queue = np.zeros(max(1, shape["queue"]), dtype=np.uint32)
         model = self._lib.esnn_host_model()
         self._call("esnn_init", self._ctx, model, self._arena.ctypes.data, self._arena.nbytes)
+        if bundle.stream is not None:
+            self._bind_stream(bundle.stream)
+
+    def _bind_stream(self, info: StreamInfo) -> None:
+        found = np.zeros(9, dtype=np.uint32)
+        self._lib.esnn_host_stream_shape(found.ctypes.data)
+        size, *shape = (int(n) for n in found)
+        row = 0 if info.dtype is None else np.dtype(info.dtype).itemsize * info.values
+        rule = (info.rows, info.hop, info.smooth, info.votes, info.refractory, info.step_us)
+        if shape != [info.memory_bytes, row, *(n or 0 for n in rule)]:
+            raise EdgesnnError(
+                f"{self.bundle.library} does not belong to its manifest (the stream differs); "
+                "compile the model again"
+            )
+        self._memory = np.zeros(info.memory_bytes // 8 + 1, dtype=np.uint64)
+        self._stream_ctx = ctypes.create_string_buffer(len(self._ctx))
+        self._stream_arena = np.zeros_like(self._arena)
+        self._call(
+            "esnn_init",
+            self._stream_ctx,
+            self._lib.esnn_host_model(),
+            self._stream_arena.ctypes.data,
+            self._stream_arena.nbytes,
+        )
+        self._used = c_size_t()
+        self._timed = np.zeros(1, dtype=_TIMED)
+        self._stream = ctypes.create_string_buffer(size)
+        self.start_stream()
 
     def _agreed_shape(self) -> dict[str, int]:
         """The library's own sizes; EdgesnnError where the manifest says otherwise."""
@@ -98,6 +140,17 @@ class HostEngine:
             "esnn_run": (c_int32, [c_void_p]),
             "esnn_strerror": (ctypes.c_char_p, [c_int32]),
         }
+        if self.bundle.stream is not None:
+            signatures |= {
+                "esnn_host_stream_shape": (None, [c_void_p]),
+                "esnn_host_stream_model": (c_void_p, []),
+                "esnn_host_stream_outcome": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p]),
+                "esnn_host_events": (c_int32, [c_void_p, c_void_p, c_size_t, c_void_p]),
+                "esnn_host_advance": (c_int32, [c_void_p, c_uint64]),
+                "esnn_stream_init": (c_int32, [c_void_p, c_void_p, c_void_p, c_void_p, c_size_t]),
+                "esnn_stream_push": (c_int32, [c_void_p, c_void_p, c_size_t, c_void_p]),
+                "esnn_stream_classify": (c_int32, [c_void_p]),
+            }
         try:
             for name, (result, arguments) in signatures.items():
                 function = getattr(self._lib, name)
@@ -211,6 +264,102 @@ class HostEngine:
             sops=stats[:, 1],
             seconds=seconds,
         )
+
+    def start_stream(self) -> None:
+        """Forget everything: time 0. EdgesnnError where the bundle has no stream."""
+        self._streamed()
+        self._call(
+            "esnn_stream_init",
+            self._stream,
+            self._lib.esnn_host_stream_model(),
+            self._stream_ctx,
+            self._memory.ctypes.data,
+            self._memory.nbytes,
+        )
+        self._latest = self._until = 0  # microseconds: newest event, end of the last finished step
+        self._seconds = 0.0  # in the core since the last decision
+
+    def push(self, chunk: np.ndarray) -> list[TimedDecision]:
+        """What falls while `chunk` comes in; `seconds` of a decision is wall-clock time of the network, of
+
+        continuous mode of all that was done since the last one. UsageError for what is no chunk of this stream.
+        """
+        info = self._streamed()
+        if info.mode == "window":
+            return self._push_rows(info.check_rows(chunk))
+        units = int(np.prod(self.bundle.input_shape))
+        events = info.check_events(chunk, units, begin=self._until, latest=self._latest)
+        out: list[TimedDecision] = []
+        used = ctypes.addressof(self._used)
+        while len(events):
+            self._latest = int(events[-1, 0])
+            at, count = events.ctypes.data, len(events)
+            out += self._timed_call("esnn_host_events", self._stream, at, count, used)
+            events = events[self._used.value :]
+        self._pass(self._latest)
+        return out
+
+    def advance(self, until: int) -> list[TimedDecision]:
+        """Continuous mode: run every step that ends at or before `until` microseconds."""
+        info = self._streamed()
+        if info.mode == "window":
+            raise UsageError("only a stream of events goes on by time: push rows")
+        out: list[TimedDecision] = []
+        while found := self._timed_call("esnn_host_advance", self._stream, max(0, int(until))):
+            out += found
+        self._pass(int(until))
+        return out
+
+    def _streamed(self) -> StreamInfo:
+        if self.bundle.stream is None:
+            raise EdgesnnError(f"{self.bundle.name} has no stream: it takes whole samples")
+        return self.bundle.stream
+
+    def _pass(self, time: int) -> None:
+        """All steps that end at or before a time are over."""
+        assert self.bundle.stream is not None and self.bundle.stream.step_us is not None
+        step = self.bundle.stream.step_us
+        self._until = max(self._until, time // step * step)
+
+    def _push_rows(self, rows: np.ndarray) -> list[TimedDecision]:
+        out: list[TimedDecision] = []
+        at, left, used = rows.ctypes.data, rows.nbytes, ctypes.addressof(self._used)
+        while self._call("esnn_stream_push", self._stream, at, left, used) == DUE:
+            at, left = at + self._used.value, left - self._used.value
+            out += self._timed_call("esnn_stream_classify", self._stream)
+        return out
+
+    def _timed_call(self, name: str, *arguments: object) -> list[TimedDecision]:
+        """Call what may end in a decision."""
+        start = time.perf_counter()
+        status = self._call(name, *arguments)
+        self._seconds += time.perf_counter() - start
+        if status != DECIDED:
+            return []
+        self._call(
+            "esnn_host_stream_outcome",
+            self._stream,
+            self._timed.ctypes.data,
+            self._membranes.ctypes.data,
+            self._stats.ctypes.data,
+        )
+        when, label, step, exited, smoothed, detected = (int(n) for n in self._timed[0])
+        step_us = self._streamed().step_us
+        step = step if step_us is None else when // step_us  # the core counts in 32 bits
+        events, sops = self._stats.astype(np.int64).T
+        decision = Decision(
+            label=label,
+            step=step,
+            exited=bool(exited),
+            membranes=self._membranes.astype(np.int64),
+            events=events,
+            sops=sops,
+            seconds=self._seconds,
+        )
+        self._seconds = 0.0
+        return [
+            TimedDecision(when, decision, None if smoothed == NONE else smoothed, bool(detected))
+        ]
 
     def close(self) -> None:
         """Nothing to release: the library stays loaded until the process ends."""

@@ -150,7 +150,7 @@ static void esnn_bands(const esnn_log_mel *front, const int32_t *work, uint8_t *
     }
     if (b > 0) {
       int32_t value = esnn_logarithm(rising + (all << 8) - up + 256u);
-      int64_t scaled = (((int64_t)value - front->offset[b - 1]) * front->gain) >> 12;
+      int32_t scaled = ((value - front->offset[b - 1]) * front->gain) >> 12; /* a legal program's fits */
       row[b - 1] = (uint8_t)(scaled < 0 ? 0 : scaled > 255 ? 255 : scaled);
     }
     rising = up;

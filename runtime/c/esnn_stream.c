@@ -29,8 +29,8 @@ static esnn_stream_parts esnn_parts(const esnn_stream *stream) {
   return parts;
 }
 
-/* Of window mode, or not bound to a model: the code for it. */
-static int32_t esnn_stream_refused(const esnn_stream *stream, int continuous) {
+/* ESNN_OK where a stream is bound to a model of that mode. */
+static int32_t esnn_stream_check(const esnn_stream *stream, int continuous) {
   if (stream == NULL || stream->model == NULL) {
     return ESNN_ERR_ARGUMENT;
   }
@@ -80,7 +80,7 @@ int32_t esnn_stream_init(esnn_stream *stream, const esnn_stream_model *model, es
   return esnn_stream_reset(stream);
 }
 
-/* A row is complete: of sound it is computed, if a window will look at it. */
+/* A row is complete; of sound it is computed. */
 static void esnn_stream_row(esnn_stream *stream, const esnn_stream_parts *parts) {
   const esnn_stream_model *model = stream->model;
   const esnn_log_mel *front = model->log_mel;
@@ -88,10 +88,8 @@ static void esnn_stream_row(esnn_stream *stream, const esnn_stream_parts *parts)
     ++stream->time;
     stream->missing = model->row_bytes;
   } else {
-    if (stream->until <= model->rows) {
-      front->row(front, (const int16_t *)(const void *)parts->samples, stream->sample_at / 2u, parts->work,
-                 parts->rows + stream->row_at);
-    }
+    front->row(front, (const int16_t *)(const void *)parts->samples, stream->sample_at / 2u, parts->work,
+               parts->rows + stream->row_at);
     stream->row_at += model->row_bytes;
     if (stream->row_at == model->rows * model->row_bytes) {
       stream->row_at = 0;
@@ -107,7 +105,7 @@ static void esnn_stream_row(esnn_stream *stream, const esnn_stream_parts *parts)
 
 int32_t esnn_stream_push(esnn_stream *stream, const void *signal, size_t bytes, size_t *used) {
   const uint8_t *from = (const uint8_t *)signal;
-  int32_t status = esnn_stream_refused(stream, 0);
+  int32_t status = esnn_stream_check(stream, 0);
   esnn_stream_parts parts;
   uint8_t *ring;
   uint32_t *at, size;
@@ -150,7 +148,7 @@ int32_t esnn_stream_push(esnn_stream *stream, const void *signal, size_t bytes, 
 }
 
 int32_t esnn_stream_begin(esnn_stream *stream) {
-  int32_t status = esnn_stream_refused(stream, 0);
+  int32_t status = esnn_stream_check(stream, 0);
   const uint8_t *rows;
   uint32_t oldest;
   if (status < 0) {
@@ -195,7 +193,7 @@ static uint32_t esnn_stream_vote(esnn_stream *stream, uint32_t label) {
 }
 
 int32_t esnn_stream_end(esnn_stream *stream) {
-  int32_t status = esnn_stream_refused(stream, 0);
+  int32_t status = esnn_stream_check(stream, 0);
   const uint8_t *background;
   esnn_decision decision = {0, 0, 0};
   uint32_t smoothed;
@@ -242,7 +240,7 @@ int32_t esnn_stream_classify(esnn_stream *stream) {
 }
 
 int32_t esnn_stream_event(esnn_stream *stream, uint64_t time_us, uint32_t address) {
-  int32_t status = esnn_stream_refused(stream, 1);
+  int32_t status = esnn_stream_check(stream, 1);
   if (status < 0) {
     return status;
   }
@@ -256,7 +254,7 @@ int32_t esnn_stream_event(esnn_stream *stream, uint64_t time_us, uint32_t addres
 }
 
 int32_t esnn_stream_advance(esnn_stream *stream, uint64_t until_us) {
-  int32_t status = esnn_stream_refused(stream, 1);
+  int32_t status = esnn_stream_check(stream, 1);
   if (status < 0) {
     return status;
   }
@@ -264,7 +262,7 @@ int32_t esnn_stream_advance(esnn_stream *stream, uint64_t until_us) {
 }
 
 int32_t esnn_stream_step_node(esnn_stream *stream) {
-  int32_t status = esnn_stream_refused(stream, 1);
+  int32_t status = esnn_stream_check(stream, 1);
   const esnn_model *model;
   esnn_ctx *ctx;
   int decides;

@@ -26,7 +26,7 @@ typedef struct esnn_log_mel {
   const int16_t *band;    /* int16[points / 2 + 1]: filter whose side rises at a bin, ascending; -1: none */
   const int16_t *rise;    /* int16[points / 2 + 1]: 0...256 */
   const int32_t *offset;  /* int32[bands] */
-  int32_t gain;
+  int32_t gain;    /* (256 log2(energy) - offset) gain fits 32 bits */
   uint32_t frame;  /* samples that a row looks at */
   uint32_t hop;    /* samples from one row to the next */
   uint32_t points; /* of the Fourier transform, 16...4096, a power of two */
@@ -40,7 +40,7 @@ typedef struct esnn_stream_model {
   uint32_t sample_bytes;       /* of a sample of sound, else of a row: the unit of time; events: 0 */
   uint32_t row_bytes;          /* of a row of the model's input */
   uint32_t rows;               /* of a window */
-  uint32_t hop;                /* rows between windows */
+  uint32_t hop;                /* rows between windows, at most `rows` */
   uint32_t smooth;             /* windows that vote */
   uint32_t votes;              /* that a class needs */
   uint32_t refractory;         /* windows (steps) after a detection in which none is reported */

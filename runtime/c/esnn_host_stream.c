@@ -1,0 +1,71 @@
+/* What the Python host engine calls of a model with a stream; not part of a firmware. */
+
+#include "esnn_stream.h"
+
+extern const esnn_stream_model esnn_stream_data;
+
+void esnn_host_stream_shape(uint32_t *shape);
+const esnn_stream_model *esnn_host_stream_model(void);
+int32_t esnn_host_events(esnn_stream *stream, const int64_t *events, size_t count, size_t *used);
+int32_t esnn_host_advance(esnn_stream *stream, uint64_t until_us);
+int32_t esnn_host_stream_outcome(const esnn_stream *stream, esnn_stream_decision *decision, int32_t *membranes,
+                                 esnn_stats *stats);
+
+/* What the caller's buffers and the manifest have to agree with. */
+void esnn_host_stream_shape(uint32_t *shape) {
+  const esnn_stream_model *m = &esnn_stream_data;
+  shape[0] = (uint32_t)sizeof(esnn_stream);
+  shape[1] = m->memory_bytes;
+  shape[2] = m->sample_bytes;
+  shape[3] = m->rows;
+  shape[4] = m->hop;
+  shape[5] = m->smooth;
+  shape[6] = m->votes;
+  shape[7] = m->refractory;
+  shape[8] = m->step_us;
+}
+
+const esnn_stream_model *esnn_host_stream_model(void) { return &esnn_stream_data; }
+
+/* Pairs of microseconds and address, with the steps that they end: ESNN_DECIDED as soon as there is a decision,
+ * *used events then lie behind it. */
+int32_t esnn_host_events(esnn_stream *stream, const int64_t *events, size_t count, size_t *used) {
+  size_t i = 0;
+  int32_t status = ESNN_OK;
+  while (i < count && status == ESNN_OK) {
+    status = esnn_stream_event(stream, (uint64_t)events[2 * i], (uint32_t)events[2 * i + 1]);
+    if (status == ESNN_OK) {
+      ++i;
+    } else if (status == ESNN_DUE) {
+      status = esnn_stream_step(stream);
+    }
+  }
+  *used = i;
+  return status;
+}
+
+/* The steps that end at or before a time, up to a decision: then ESNN_DECIDED. */
+int32_t esnn_host_advance(esnn_stream *stream, uint64_t until_us) {
+  int32_t status = esnn_stream_advance(stream, until_us);
+  while (status == ESNN_DUE) {
+    status = esnn_stream_step(stream);
+    if (status == ESNN_OK) {
+      status = esnn_stream_advance(stream, until_us);
+    }
+  }
+  return status;
+}
+
+/* Everything about the last decision at once. */
+int32_t esnn_host_stream_outcome(const esnn_stream *stream, esnn_stream_decision *decision, int32_t *membranes,
+                                 esnn_stats *stats) {
+  int32_t status = esnn_stream_result(stream, decision);
+  uint32_t i;
+  for (i = 0; status == ESNN_OK && i < stream->ctx->model->classes; ++i) {
+    status = esnn_membrane(stream->ctx, i, &membranes[i]);
+  }
+  for (i = 0; status == ESNN_OK && i < stream->ctx->model->node_count; ++i) {
+    status = esnn_node_stats(stream->ctx, i, &stats[i]);
+  }
+  return status;
+}
