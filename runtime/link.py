@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -18,19 +19,21 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.runtime.engine import Decision, TimedDecision, Trace
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 if TYPE_CHECKING:
-    from edgesnn.runtime.bundle import Bundle
+    from edgesnn.runtime.bundle import Bundle, StreamInfo
     from edgesnn.targets.board import Counter
 
 PROTOCOL_VERSION = 1
 API_VERSION = 3  # ESNN_API_VERSION of esnn.h
 PAYLOAD_BYTES = 64
+SIGNAL_BYTES = 240  # of STREAM_PUSH and STREAM_EVENTS
 
 HELLO, RESET, DATA, EVENTS, INFER, STEP, STEP_NODE, RESULT = range(0x01, 0x09)
 READ_EVENTS, READ_STATS, READ_MEMBRANES, STACK = range(0x09, 0x0D)
+STREAM_RESET, STREAM_PUSH, STREAM_EVENTS = range(0x0D, 0x10)
 RESPONSE, BANNER, FAULT, UNREADABLE = 0x80, 0x80, 0xFE, 0xFF
 
 _STATUS = {
@@ -58,6 +61,11 @@ _HELLO = struct.Struct("<HBB16sIIIHHH")
 _RESULT = struct.Struct("<HBBIIII")
 _STEPPED = struct.Struct("<HBBIII")
 _STACK = struct.Struct("<II")
+_STREAMED = struct.Struct("<BB")  # taken, flags; a decision follows where one fell
+_STREAM_DECISION = struct.Struct("<BBHHQIQQ")
+_DECIDED, _EXITED, _DETECTED, _MORE = 1, 2, 4, 8  # flags
+_STREAMS = 0x80  # in HELLO, with the bytes of an output membrane
+_NO_LABEL = 0xFFFF
 
 
 class _LinkBroken(EdgesnnError):
@@ -126,12 +134,13 @@ class BoardInfo:
     timesteps: int
     classes: int
     name: str
+    streams: bool = False  # it takes a signal
 
     @staticmethod
     def parse(payload: bytes) -> BoardInfo:
-        fields = _unpack(_HELLO, payload)
+        api, event, output, *rest = _unpack(_HELLO, payload)
         name = payload[_HELLO.size :].decode("utf-8", errors="replace")
-        return BoardInfo(*(*fields, name))
+        return BoardInfo(api, event, output & ~_STREAMS, *rest, name, bool(output & _STREAMS))
 
 
 class _Port:
@@ -251,6 +260,9 @@ class LinkEngine:
     damaged is sent again under its sequence number, so that the board never executes it twice.
     Every failure is an EdgesnnError, of a port that cannot be one a UsageError.
 
+    Of a model with a stream it is a SignalEngine too. The board has one memory for both: a sample in
+    between ends the stream.
+
     link_seconds: wall-clock seconds spent so far on requests that only move data. resent: frames
     sent more than once. info: what the board said of itself.
     """
@@ -275,6 +287,9 @@ class LinkEngine:
         self._sequence = 0
         self.link_seconds = 0.0
         self.resent = 0
+        self._stream: StreamInfo | None = None  # while one runs
+        self._interrupted = False  # by a sample
+        self._begin = self._latest = 0  # of its step under way, of its newest event; microseconds
         self._port: _Port | None = None
         try:
             with self._watched():
@@ -328,14 +343,135 @@ class LinkEngine:
         """One inference with node_ticks, int64[nodes]: ticks in each node over all steps."""
         return self._stepped(sample, None)
 
+    def start_stream(self) -> None:
+        """Forget everything: time 0."""
+        stream = self._bundle.stream
+        if stream is None:
+            raise UsageError(f"{self._bundle.name} has no stream: it takes whole samples")
+        if not self.info.streams:
+            raise _unfit("its firmware takes no signal")
+        self._request(STREAM_RESET)
+        self._stream, self._interrupted = stream, False
+        self._begin = self._latest = 0
+
+    def push(self, chunk: np.ndarray) -> list[TimedDecision]:
+        """What falls while `chunk` comes in: see SignalEngine."""
+        stream = self._streaming()
+        if stream.step_us is None:
+            rows = stream.check_rows(chunk)
+            data = rows.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes()
+            return self._push_rows(stream, data)
+        units = math.prod(self._bundle.input_shape)
+        events = stream.check_events(chunk, units, begin=self._begin, latest=self._latest)
+        if not len(events):
+            return []
+        out = self._push_events(stream, events)
+        self._latest = int(events[-1, 0])
+        self._begin = self._latest // stream.step_us * stream.step_us
+        return out
+
+    def advance(self, until: int) -> list[TimedDecision]:
+        """Continuous mode: run every step that ends at or before `until` microseconds."""
+        stream = self._streaming()
+        if stream.step_us is None:
+            raise UsageError("only a stream of events goes on by time: push rows")
+        end = int(until) // stream.step_us * stream.step_us
+        if end <= self._begin:
+            return []
+        out: list[TimedDecision] = []
+        more = True
+        while more:
+            _, flags, reply = self._streamed(STREAM_EVENTS, struct.pack("<Q", end), 0)
+            if flags & _DECIDED:
+                out.append(self._timed(stream, reply))
+            more = bool(flags & (_DECIDED | _MORE))
+        self._begin = end
+        return out
+
     def stack_high_water(self) -> int:
         """Most bytes of stack in use at once since the board was reset."""
         used, _ = _unpack(_STACK, self._request(STACK))
         return int(used)
 
+    def _streaming(self) -> StreamInfo:
+        """The stream that runs; the first push starts it."""
+        if self._stream is None:
+            if self._interrupted:
+                raise UsageError(
+                    "the sample in between has ended the stream; begin another with start_stream()"
+                )
+            self.start_stream()
+        assert self._stream is not None
+        return self._stream
+
+    def _push_rows(self, stream: StreamInfo, data: bytes) -> list[TimedDecision]:
+        out: list[TimedDecision] = []
+        at = 0
+        while at < len(data):
+            part = data[at : at + SIGNAL_BYTES]
+            taken, flags, reply = self._streamed(STREAM_PUSH, part, len(part))
+            if taken == 0:
+                raise _unfit("no byte of a signal taken")
+            at += taken
+            if flags & _DECIDED:
+                out.append(self._timed(stream, reply))
+        return out
+
+    def _push_events(self, stream: StreamInfo, events: np.ndarray) -> list[TimedDecision]:
+        """Events int64[n, 2], n > 0, each request with a base and what comes less than 2^16 us later."""
+        times = events[:, 0]
+        packed = np.empty(
+            len(events), [("after", "<u2"), ("address", f"<u{self.info.event_bytes}")]
+        )
+        packed["address"] = events[:, 1]
+        room = (SIGNAL_BYTES - 8) // packed.itemsize
+        out: list[TimedDecision] = []
+        at = 0
+        while at < len(events):
+            base = int(times[at])
+            near = times[at : at + room] - base
+            near = near[: int(near.searchsorted(1 << 16))]
+            part = packed[at : at + len(near)]
+            part["after"] = near
+            request = struct.pack("<Q", base) + part.tobytes()
+            taken, flags, reply = self._streamed(STREAM_EVENTS, request, len(part))
+            at += taken
+            if flags & _DECIDED:
+                out.append(self._timed(stream, reply))
+        return out
+
+    def _streamed(self, op: int, payload: bytes, offered: int) -> tuple[int, int, bytes]:
+        """(taken, flags, payload) of the response: of what was offered, all but after a decision or MORE."""
+        reply = self._request(op, payload, slow=True)
+        taken, flags = _unpack(_STREAMED, reply)
+        if taken > offered or (taken < offered and not flags & (_DECIDED | _MORE)):
+            raise _unfit(f"{taken} of {offered} taken")
+        return taken, flags, reply
+
+    def _timed(self, stream: StreamInfo, reply: bytes) -> TimedDecision:
+        _, flags, label, smoothed, time, step, front, network = _unpack(_STREAM_DECISION, reply)
+        last = self.info.timesteps
+        if stream.step_us is not None:
+            last = time // stream.step_us
+            if step != last & 0xFFFF_FFFF:
+                raise _unfit(f"step {step} at {time} us")
+            step = last
+        decision = self._finished(
+            label, step, last, bool(flags & _EXITED), reply[_STREAM_DECISION.size :], network
+        )
+        return TimedDecision(
+            time,
+            decision,
+            None if smoothed == _NO_LABEL else smoothed,
+            bool(flags & _DETECTED),
+            front,
+        )
+
     def _load(self, sample: np.ndarray) -> list[np.ndarray] | None:
         """Send a frame of samples; of an event input return the addresses of each step instead."""
         array = np.asarray(self._bundle.check_sample(sample))
+        self._interrupted = self._interrupted or self._stream is not None
+        self._stream = None
         if self._bundle.input_kind == "events":
             self._request(RESET)
             return [np.flatnonzero(step).astype("<u4") for step in array.reshape(len(array), -1)]
@@ -396,17 +532,28 @@ class LinkEngine:
 
     def _decision(self, result: bytes) -> Decision:
         label, decided, exited, step, ticks, _, _ = _unpack(_RESULT, result)
-        info = self.info
-        if not decided or label >= info.classes or not 1 <= step <= info.timesteps:
+        if not decided:
             raise _unfit(f"decided: {decided}, class {label}, step {step}")
         head = result[_RESULT.size :]
+        return self._finished(label, step, self.info.timesteps, bool(exited), head, ticks)
+
+    def _finished(
+        self, label: int, step: int, last: int, exited: bool, head: bytes, ticks: int
+    ) -> Decision:
+        """A decision with what is left to read: membranes behind the first (`head`), counters of all nodes.
+
+        last: step that may decide at the latest.
+        """
+        info = self.info
+        if label >= info.classes or not 1 <= step <= last:
+            raise _unfit(f"class {label}, step {step}")
         membranes = self._table(READ_MEMBRANES, "<H", head, 4, info.classes)
         stats = self._table(READ_STATS, "<H", b"", 8, info.nodes)
         table = np.frombuffer(stats, "<u4").astype(np.int64).reshape(-1, 2)
         return Decision(
             label=label,
             step=step,
-            exited=bool(exited),
+            exited=exited,
             membranes=np.frombuffer(membranes, "<i4").astype(np.int64),
             events=table[:, 0].copy(),
             sops=table[:, 1].copy(),
@@ -464,13 +611,16 @@ class LinkEngine:
         self._sequence = self._sequence % 255 + 1
         data = encode_frame(Frame(op, self._sequence, payload))
         limit = self._run_timeout if slow else self._timeout
+        wait = limit / _SILENT
+        if op in (STREAM_PUSH, STREAM_EVENTS):  # few of them compute for long
+            wait = min(wait, self._timeout / _SILENT)
         silent = harmed = damaged = 0
-        while silent < _SILENT and harmed < _DAMAGED:
+        while silent < round(limit / wait) and harmed < _DAMAGED:
             if silent + harmed > 0:
                 self.resent += 1
                 port.write(b"\0")  # the board may wait for a 0x00 that was lost
             port.write(data)
-            deadline = end = time.monotonic() + limit / _SILENT
+            deadline = end = time.monotonic() + wait
             before = damaged
             while (raw := port.read_frame(deadline)) is not None:
                 frame = decode_frame(raw)

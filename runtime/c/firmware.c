@@ -12,7 +12,8 @@ static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7u) / 8u];
 static esnn_ctx ctx;
 static esnn_link serial;
 #ifdef ESNN_MODEL_STREAM
-static uint64_t stream_memory[(ESNN_MODEL_STREAM_BYTES + 7u) / 8u];
+/* A stream of events needs none; C has no empty array. */
+static uint64_t stream_memory[ESNN_MODEL_STREAM_BYTES == 0u ? 1u : (ESNN_MODEL_STREAM_BYTES + 7u) / 8u];
 static esnn_stream stream;
 #endif
 
