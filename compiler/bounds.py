@@ -14,6 +14,8 @@ from edgesnn.targets.errors import EdgesnnError
 
 INT16 = (-(2**15), 2**15 - 1)
 INT32 = (-(2**31), 2**31 - 1)
+_HOPELESS = 1 << 32  # no membrane that can reach this is ever accepted
+_SETTLE = 1000
 
 
 class WidthError(EdgesnnError):
@@ -148,14 +150,16 @@ def membrane_bounds(
     above: np.ndarray,
     bias: np.ndarray,
     leaks: tuple[ir.Shifts, ...],
-    timesteps: int,
+    timesteps: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided bounds of a membrane over T steps and over every partial sum, int64[C] each.
 
     hi <- leak(hi) + above + max(bias, 0);  lo <- leak(lo) + below + min(bias, 0), from 0, where `below` <= 0
     <= `above` are the sums of everything that can arrive in one step. A soft reset takes u to u - theta >= 0,
-    which stays within.
+    which stays within. timesteps None: over any number of steps; the leaks have to contract.
     """
+    if timesteps is None:
+        return _endless_bounds(below, above, bias, leaks)
     lo = np.zeros_like(below)
     hi = np.zeros_like(above)
     seen_lo, seen_hi = lo, hi
@@ -166,6 +170,39 @@ def membrane_bounds(
         if max(int(seen_hi.max()), -int(seen_lo.min())) > 1 << 40:
             break  # refused anyway; do not overflow the proof itself
     return seen_lo, seen_hi
+
+
+def _endless_bounds(
+    below: np.ndarray, above: np.ndarray, bias: np.ndarray, leaks: tuple[ir.Shifts, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """An interval around 0 that no step of `membrane_bounds` leaves: it holds forever, resets included.
+
+    With a factor of g / d, |g| < d, and at most f lost in floors, |u| <= (arrivals + f) d / (d - |g|) is one.
+    Steps from it only shrink it, so wherever they end is one; they end where nothing changes.
+    """
+    lo, hi = below + np.minimum(bias, 0), above + np.maximum(bias, 0)
+    in_lo, in_hi = lo, hi
+    each = [leaks[c % len(leaks)] for c in range(len(lo))]
+    reach = []
+    for c, leak in enumerate(each):
+        d = 1 << max((k for _, k in leak), default=0)
+        g = sum(s * (d >> k) for s, k in leak)
+        assert abs(g) < d, "a legal program: its leaks contract"
+        floors = sum(1 for _, k in leak if k > 0)
+        # Where the factor is not negative the two sides do not meet.
+        sides = [-int(lo[c]), int(hi[c])] if g >= 0 else [max(-int(lo[c]), int(hi[c]))] * 2
+        reach.append([min(-(-(n + floors) * d // (d - abs(g))), _HOPELESS) for n in sides])
+    ends = np.array(reach, dtype=np.int64).reshape(-1, 2)
+    lo, hi = -ends[:, 0], ends[:, 1]
+    if ends.max() >= _HOPELESS:
+        return lo, hi  # refused; the products of a step would not fit
+    for _ in range(_SETTLE):
+        least, most = leak_bounds(lo, hi, leaks)
+        least, most = np.maximum(least + in_lo, lo), np.minimum(most + in_hi, hi)
+        if np.array_equal(least, lo) and np.array_equal(most, hi):
+            break
+        lo, hi = least, most
+    return lo, hi
 
 
 def width_of(lo: np.ndarray, hi: np.ndarray, where: str) -> str:
@@ -191,7 +228,11 @@ def _leak_fits(
 
 
 def prove(program: ir.Program) -> Bounds:
-    """All bounds of a legal program. Raises WidthError naming the node whose values might not fit int32."""
+    """All bounds of a legal program. Raises WidthError naming the node whose values might not fit int32.
+
+    With an EventStream ranges hold at any time of the stream. Work per step does, too; per inference it is that
+    of T steps from rest, since a stream has no end.
+    """
     shapes = ir.shapes(program)
     out: dict[str, NodeBounds] = {}
     many: dict[str, int] = {}
@@ -247,7 +288,8 @@ def _population(
         step, total = step + work, total + work * (1 if once else program.timesteps)
     leaks = node.leaks if isinstance(node, ir.Accumulator) else (node.leak,)
     bias = node.bias.astype(np.int64)
-    lo, hi = membrane_bounds(below, above, bias, leaks, program.timesteps)
+    endless = isinstance(program.stream, ir.EventStream)
+    lo, hi = membrane_bounds(below, above, bias, leaks, None if endless else program.timesteps)
     width = width_of(lo, hi, node.name)
     _leak_fits(lo, hi, bias, leaks, node.name)
     spikes = not isinstance(node, ir.Accumulator)

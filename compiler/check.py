@@ -10,6 +10,7 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.exits import gain
+from edgesnn.compiler.front_end import MAX_LOG, MAX_POINTS, MIN_POINTS, bands, points, quarter_wave
 from edgesnn.targets.errors import EdgesnnError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -20,6 +21,8 @@ MAX_SILENT = 3
 
 MAX_UNITS = 1 << 24  # of one map; far beyond what any target holds, far below what exhausts a proof
 MAX_EXTENT = 1 << 12  # of a kernel, stride, dilation or padding
+MAX_VOTES = 127
+MAX_COUNT = 2**31 - 1  # of a stream's rows, steps and microseconds
 
 
 class IllegalProgram(EdgesnnError):
@@ -73,6 +76,10 @@ def check_program(program: ir.Program) -> None:
     _need(
         len(names) in (0, program.classes), "program", "class_names is empty or has one per output"
     )
+    if isinstance(program.stream, ir.WindowStream):
+        _check_windows(program, program.stream)
+    elif program.stream is not None:
+        _check_continuous(program, program.stream)
 
 
 def _need(condition: bool, where: str, rule: str) -> None:
@@ -292,3 +299,84 @@ def _check_readout(program: ir.Program) -> None:
     if isinstance(program.readout, ir.Margin):
         _need(program.classes >= 2, "readout", "a margin needs two classes")
         _need(value >= 0, "readout", "a margin is not negative")
+
+
+def _whole(where: str, name: str, value: int, least: int, most: int = MAX_COUNT) -> None:
+    ok = type(value) is int and least <= value <= most
+    _need(ok, where, f"{name} is a whole number in {least}...{most}")
+
+
+def _check_windows(program: ir.Program, stream: ir.WindowStream) -> None:
+    source = program.input
+    _need(isinstance(source, ir.SampleInput), "stream", "a window stream fills an input of samples")
+    height, width, channels = source.shape
+    if isinstance(stream.front, ir.LogMel):
+        _check_log_mel(stream.front)
+        ok = isinstance(source, ir.SampleInput) and source.dtype == "uint8"
+        ok = ok and (width, channels) == (bands(stream.front), 1)
+        rule = f"log-mel rows fill a uint8 input of shape (rows, {bands(stream.front)}, 1)"
+        _need(ok, "stream", rule)
+        rows = height
+    else:
+        rate = stream.front.rate
+        ok = type(rate) is float and math.isfinite(rate) and rate > 0
+        _need(ok, "stream", f"rate is a positive number of rows a second (a float), found {rate!r}")
+        rows = width if height == 1 else height
+    _whole("stream", "hop", stream.hop, 1, rows)
+    _whole("stream", "smooth", stream.smooth, 1, MAX_VOTES)
+    _whole("stream", "votes", stream.votes, 1, stream.smooth)
+    _whole("stream", "refractory", stream.refractory, 0)
+    quiet = stream.background
+    ok = isinstance(quiet, tuple) and all(type(c) is int for c in quiet)
+    ok = ok and len(set(quiet)) == len(quiet) and all(0 <= c < program.classes for c in quiet)
+    _need(ok, "stream", f"background holds distinct classes in 0...{program.classes - 1}")
+    _need(len(quiet) < program.classes, "stream", "some class is not background")
+
+
+def _check_log_mel(front: ir.LogMel) -> None:
+    """The ranges that front_end.py claims for its intermediates follow from these rules."""
+    where = "stream"
+    _whole(where, "rate", front.rate, 1)
+    _whole(where, "hop", front.hop, 1)
+    w = front.window
+    _need(w.ndim == 1 and w.size >= 2, where, "window is a row of at least two numbers")
+    n = max(MIN_POINTS, 1 << (len(w) - 1).bit_length())
+    _need(n <= MAX_POINTS, where, f"a frame has at most {MAX_POINTS} samples, found {len(w)}")
+    _array(where, "window", w, "int16", (len(w),))
+    _need(bool(np.all(w >= 0)), where, "window is not negative")
+    _array(where, "quarter", front.quarter, "int32", (n // 4 + 1,))
+    # One unit of leeway: libraries differ in the last bit of a cosine.
+    off = np.abs(front.quarter.astype(np.int64) - quarter_wave(n)).max()
+    _need(off <= 1 and front.quarter.min() >= 0, where, f"quarter is cos(2 pi i / {n}) in Q31")
+    assert points(front) == n
+    count = front.offset.size
+    _need(1 <= count <= n // 2, where, f"there are 1...{n // 2} bands, found {count}")
+    _array(where, "offset", front.offset, "int32", (count,))
+    _array(where, "band", front.band, "int16", (n // 2 + 1,))
+    _array(where, "rise", front.rise, "int16", (n // 2 + 1,))
+    band = front.band[front.band >= 0]
+    ok = bool(np.all(front.band >= -1) and np.all(band <= count) and np.all(np.diff(band) >= 0))
+    _need(ok, where, f"band is -1, or ascends in 0...{count}")
+    _need(bool(np.all((front.rise >= 0) & (front.rise <= 256))), where, "rise is in 0...256")
+    _whole(where, "gain", front.gain, 1)
+    offset = front.offset.astype(np.int64)
+    most = max(int(np.abs(MAX_LOG - offset).max()), int(np.abs(offset).max()))
+    _need(most * front.gain <= MAX_COUNT, where, "(log energy - offset) * gain fits 32 bits")
+
+
+def _check_continuous(program: ir.Program, stream: ir.EventStream) -> None:
+    where = "stream"
+    _whole(where, "step_us", stream.step_us, 1)
+    _whole(where, "refractory", stream.refractory, 0)
+    ok = isinstance(program.input, ir.EventInput)
+    _need(ok, where, "continuous mode needs an input of address events")
+    kinds = ir.Lif | ir.Accumulator | ir.Operator
+    for node in program.nodes[1:]:
+        name = type(node).__name__
+        _need(isinstance(node, kinds), node.name, f"continuous mode has no {name}, but Lif neurons")
+        leaks = (node.leak,) if isinstance(node, ir.Lif) else ()
+        leaks = node.leaks if isinstance(node, ir.Accumulator) else leaks
+        ok = all(abs(gain(leak)) < 1 for leak in leaks)
+        _need(ok, node.name, "in continuous mode membranes leak: the factor is below 1")
+    ok = isinstance(program.readout, ir.FirstSpike | ir.Margin)
+    _need(ok, where, "continuous mode decides by FirstSpike or Margin")

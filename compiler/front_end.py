@@ -11,7 +11,9 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.targets.errors import UsageError
 
-MAX_POINTS = 4096
+MIN_POINTS, MAX_POINTS = 16, 4096
+# 256 log2(E + 256) is below it: E < 2^48.
+MAX_LOG = 256 * 49
 # 256 log2(1 + (i + 1/2) / 64): the fraction of a logarithm by the six bits behind the leading one.
 LOG2_TABLE = np.rint(256 * np.log2(1 + (np.arange(64) + 0.5) / 64)).astype(np.int64)
 
@@ -43,7 +45,7 @@ def make_log_mel(
     filter bank.
     """
     high = rate / 2 if high is None else high
-    n = max(16, 1 << (frame - 1).bit_length())
+    n = max(MIN_POINTS, 1 << (frame - 1).bit_length())
     if frame < 2 or hop < 1 or n > MAX_POINTS:
         raise UsageError(
             f"log-mel: frame {frame} and hop {hop} do not fit; a frame has 2 to {MAX_POINTS}"
@@ -52,7 +54,6 @@ def make_log_mel(
         raise UsageError(f"log-mel: {bands} bands from {low:g} to {high:g} Hz do not fit {rate} Hz")
     # Periodic Hann, so that neighbouring frames add up evenly.
     window = np.rint(32767 * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / frame)))
-    quarter = np.rint(2.0**31 * np.cos(2 * np.pi * np.arange(n // 4 + 1) / n))
     edges = np.linspace(_mel(low), _mel(high), bands + 2)
     place = (_mel(np.arange(n // 2 + 1) * rate / n) - edges[0]) / (edges[1] - edges[0])
     inside = (place >= 0) & (place < bands + 1)
@@ -65,12 +66,18 @@ def make_log_mel(
         rate,
         hop,
         window.astype(np.int16),
-        np.minimum(quarter, 2**31 - 1).astype(np.int32),
+        quarter_wave(n).astype(np.int32),
         band,
         rise,
         np.broadcast_to(np.asarray(offset, dtype=np.int32), (bands,)).copy(),
         gain,
     )
+
+
+def quarter_wave(n: int) -> np.ndarray:
+    """cos(2 pi i / n) in Q31, i = 0...n/4, 1 cut to 2^31 - 1: int64[n/4 + 1]."""
+    wave = np.rint(2.0**31 * np.cos(2 * np.pi * np.arange(n // 4 + 1) / n)).astype(np.int64)
+    return np.minimum(wave, 2**31 - 1)
 
 
 def _mel(hertz: np.ndarray | float) -> np.ndarray:
