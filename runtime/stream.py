@@ -234,8 +234,14 @@ class _Events(_Worker):
     def _push(self, events: np.ndarray) -> Iterator[TimedDecision]:
         if not len(events):
             return
-        self._begin(int(events[0, 0]))
-        assert self._offset is not None
+        first = int(events[0, 0])
+        if self._offset is not None and self.live and abs(first - self._seen) > CLOCK_SET_US:
+            yield from self.finish()
+            self.totals.gaps += 1
+            self._before, self._offset = self.totals.signal_seconds, None
+        if self._offset is None:
+            self.session.start_stream()
+            self._offset = self._seen = first // self._step * self._step if self.live else 0
         # An event is late where one before it belongs to a later step, however the source was cut into chunks.
         reached = np.maximum.accumulate(np.maximum(events[:, 0], self._seen))
         in_time = events[:, 0] >= reached // self._step * self._step
@@ -254,17 +260,6 @@ class _Events(_Worker):
         self._clock(last)
         for one in found:
             yield replace(one, time=one.time + self._offset)
-
-    def _begin(self, first: int) -> None:
-        """Start the stream where it has not begun, or where the sensor's clock was set."""
-        if self._offset is not None:
-            if not self.live or abs(first - self._seen) <= CLOCK_SET_US:
-                return
-            self.totals.gaps += 1
-            self._before = self.totals.signal_seconds
-        self.session.start_stream()
-        self._offset = first // self._step * self._step if self.live else 0
-        self._seen = self._offset
 
     def _clock(self, until: int) -> None:
         assert self._offset is not None
@@ -474,7 +469,7 @@ class Feed:
         if self._pool is not None:
             loop, pool = asyncio.get_running_loop(), self._pool
             await loop.run_in_executor(pool, self.close)
-            pool.shutdown(wait=False)
+            pool.shutdown()  # its thread is idle
             self._pool = None
         else:
             self.close()
