@@ -64,17 +64,17 @@ def windows_of(program: ir.Program, signal: np.ndarray) -> tuple[np.ndarray, np.
         return np.zeros(0, dtype=np.int64), np.zeros((0, *program.input.shape), dtype=rows.dtype)
     view = np.lib.stride_tricks.sliding_window_view(rows, shape.rows, axis=0)[:: shape.hop]
     last = shape.rows - 1 + shape.hop * np.arange(len(view), dtype=np.int64)
-    samples = np.moveaxis(view, -1, 1)  # [n, rows, ...]
-    return shape.row_time(0) + last * shape.row_hop, samples.reshape(-1, *program.input.shape)
+    times = shape.row_time(0) + last * shape.row_hop
+    samples = np.moveaxis(view, -1, 1)  # [n, rows, samples of a row], in the map's order
+    return times, samples.reshape(-1, *program.input.shape)
 
 
 def _rows(program: ir.Program, signal: np.ndarray) -> np.ndarray:
-    """Rows of the input map that a signal [n, values] gives, shaped as the map's are."""
+    """Rows of the input map that a signal [n, values] gives: [rows, samples of a row]."""
     assert isinstance(program.stream, ir.WindowStream)
-    height, width, channels = program.input.shape
     if isinstance(program.stream.front, ir.LogMel):
-        signal = log_mel_rows(program.stream.front, signal.reshape(-1))
-    return signal.reshape(-1, *((channels,) if height == 1 else (width, channels)))
+        return log_mel_rows(program.stream.front, signal.reshape(-1))
+    return signal
 
 
 def check_rows(shape: WindowShape, chunk: np.ndarray) -> np.ndarray:
