@@ -9,6 +9,8 @@ from edgesnn.compiler.bounds import Bounds, prove
 from edgesnn.compiler.choose import Choice, Option, choose, options
 from edgesnn.compiler.cost import Estimate, estimate, load_costs
 from edgesnn.compiler.plan import Plan, plan_memory
+from edgesnn.compiler.stream import window_shape
+from edgesnn.compiler.stream_plan import stream_report as manifest_stream
 from edgesnn.targets.target import Target
 
 _KINDS = {
@@ -141,6 +143,24 @@ def kernels_report(choice: Choice, considered: dict[str, tuple[Option, ...]]) ->
     }
 
 
+def stream_report(program: ir.Program, bounds: Bounds) -> dict[str, Any] | None:
+    """How a signal becomes decisions, None where the program takes whole samples.
+
+    What a StreamInfo reads, and of window mode row_values (samples of a row of the input; the bands of a
+    log-mel front end), window_ms (of signal that a window rests on) and hop_ms (between windows).
+    """
+    found, stream = manifest_stream(program, bounds), program.stream
+    if found is None or not isinstance(stream, ir.WindowStream):
+        return found
+    shape, per_ms = window_shape(program), stream.front.rate / 1000
+    return {
+        **found,
+        "row_values": ir.size(program.input.shape) // shape.rows,
+        "window_ms": round(shape.row_time(shape.rows - 1) / per_ms, 3),
+        "hop_ms": round(shape.hop * shape.row_hop / per_ms, 3),
+    }
+
+
 def describe(
     program: ir.Program, choice: Choice | None = None, *, plan: Plan | None = None
 ) -> dict[str, Any]:
@@ -187,6 +207,7 @@ def describe(
                 else {}
             ),
         },
+        "stream": stream_report(program, bounds),
         "bounds": bounds_report(program, bounds),
         "arena_bytes": plan.arena_bytes,
         "arena": arena_report(plan),
