@@ -374,8 +374,9 @@ def _check_continuous(program: ir.Program, stream: ir.EventStream) -> None:
     for node in program.nodes[1:]:
         name = type(node).__name__
         _need(isinstance(node, kinds), node.name, f"continuous mode has no {name}, but Lif neurons")
-        leaks = (node.leak,) if isinstance(node, ir.Lif) else ()
-        leaks = node.leaks if isinstance(node, ir.Accumulator) else leaks
+        leaks: tuple[ir.Shifts, ...] = (node.leak,) if isinstance(node, ir.Lif) else ()
+        if isinstance(node, ir.Accumulator):
+            leaks = node.leaks
         ok = all(abs(gain(leak)) < 1 for leak in leaks)
         _need(ok, node.name, "in continuous mode membranes leak: the factor is below 1")
     ok = isinstance(program.readout, ir.FirstSpike | ir.Margin)
