@@ -260,8 +260,8 @@ class LinkEngine:
     damaged is sent again under its sequence number, so that the board never executes it twice.
     Every failure is an EdgesnnError, of a port that cannot be one a UsageError.
 
-    Of a model with a stream it is a SignalEngine too. The board has one memory for both: a sample in
-    between ends the stream.
+    Of a model with a stream it is a SignalEngine too. A sample in between ends a stream of events, as
+    the board has one set of membranes.
 
     link_seconds: wall-clock seconds spent so far on requests that only move data. resent: frames
     sent more than once. info: what the board said of itself.
@@ -450,6 +450,8 @@ class LinkEngine:
 
     def _timed(self, stream: StreamInfo, reply: bytes) -> TimedDecision:
         _, flags, label, smoothed, time, step, front, network = _unpack(_STREAM_DECISION, reply)
+        if self.info.classes <= smoothed != _NO_LABEL:
+            raise _unfit(f"class {smoothed}")
         last = self.info.timesteps
         if stream.step_us is not None:
             last = time // stream.step_us
@@ -470,8 +472,8 @@ class LinkEngine:
     def _load(self, sample: np.ndarray) -> list[np.ndarray] | None:
         """Send a frame of samples; of an event input return the addresses of each step instead."""
         array = np.asarray(self._bundle.check_sample(sample))
-        self._interrupted = self._interrupted or self._stream is not None
-        self._stream = None
+        if self._stream is not None and self._stream.step_us is not None:
+            self._stream, self._interrupted = None, True  # it held the membranes
         if self._bundle.input_kind == "events":
             self._request(RESET)
             return [np.flatnonzero(step).astype("<u4") for step in array.reshape(len(array), -1)]

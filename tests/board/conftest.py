@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import edgesnn.runtime
-from edgesnn.runtime.bundle import NodeInfo
+from edgesnn.runtime.bundle import NodeInfo, StreamInfo
 from edgesnn.targets.board import Board, load_board
 from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.target import find_target
@@ -29,6 +29,8 @@ class HandModel:
     """What LinkEngine asks of a bundle."""
 
     input_kind: str = "samples"
+    stream: StreamInfo | None = None
+    input_shape: tuple[int, int, int] = (28, 28, 1)
     name: str = "test-model"
     model_id: bytes = bytes([0xA0, *range(1, 16)])
     timesteps: int = STEPS
@@ -95,15 +97,39 @@ def board() -> Board:
 @pytest.fixture(scope="session")
 def link_pipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C side of the protocol as a host program, with sanitizers."""
+    return build_pipe(tmp_path_factory.mktemp("pipe"))
+
+
+STREAM = ("-DTEST_STREAM", "-DESNN_LINK_STREAM")
+
+
+def build_pipe(folder: Path, *flags: str) -> Path:
+    """link_pipe of the hand-written model."""
     cc = shutil.which("gcc") or shutil.which("cc")
     if cc is None:
         pytest.skip("no C compiler on PATH")
-    out = tmp_path_factory.mktemp("pipe") / "link_pipe"
-    sources = [HERE / "link_pipe.c", HERE / "model.c", CORE / "esnn.c", CORE / "esnn_link.c"]
+    out = folder / "link_pipe"
+    own = [HERE / "link_pipe.c", HERE / "model.c"]
+    sources = [*own, *(CORE / f for f in ("esnn.c", "esnn_link.c", *_stream_sources(flags)))]
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
-    command = [cc, *STRICT, *sanitize, "-I", CORE, "-I", HERE, *sources, "-o", out]
+    command = [cc, *STRICT, *sanitize, *flags, "-I", CORE, "-I", HERE, *sources, "-o", out]
     subprocess.run([str(c) for c in command], check=True)
     return out
+
+
+def _stream_sources(flags: tuple[str, ...]) -> list[str]:
+    return ["esnn_stream.c", "esnn_link_stream.c"] if "-DESNN_LINK_STREAM" in flags else []
+
+
+@pytest.fixture(scope="session")
+def stream_pipe() -> Callable[[Path, str], Path]:
+    """stream_pipe(folder, kind) -> link_pipe of a model with a stream of "rows" or of "events"."""
+
+    def build(folder: Path, kind: str) -> Path:
+        flags = ("-DTEST_EVENT_INPUT",) if kind == "events" else ()
+        return build_pipe(folder, *STREAM, *flags)
+
+    return build
 
 
 Firmware = Callable[..., Path]
@@ -113,7 +139,8 @@ def build_firmware(board: Board, folder: Path, flags: tuple[str, ...], tools: st
     """firmware.elf of the hand-written model for a board."""
     toolchain = find_toolchain(find_target(board.target), tools)
     (folder / "link.ld").write_text(board.linker_script())
-    own = [HERE / "model.c", *(CORE / f for f in ("esnn.c", "esnn_link.c", "firmware.c"))]
+    core = ("esnn.c", "esnn_link.c", *_stream_sources(flags), "firmware.c")
+    own = [HERE / "model.c", *(CORE / f for f in core)]
     include = [f"-I{folder}" for folder in (*board.includes, CORE, HERE)]
     objects = []
     for i, source in enumerate([*own, *board.sources]):

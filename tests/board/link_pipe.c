@@ -32,6 +32,14 @@ int main(int argc, char **argv) {
   }
   int32_t status = esnn_init(&ctx, &esnn_model_data, arena, sizeof arena);
   esnn_link_init(&link, &ctx, &port);
+#ifdef TEST_STREAM
+  static uint64_t memory[ESNN_MODEL_STREAM_BYTES / 8u + 1u];
+  esnn_stream stream;
+  if (esnn_stream_init(&stream, &esnn_stream_data, &ctx, memory, sizeof memory) < 0) {
+    return 1;
+  }
+  esnn_link_bind(&link, &stream);
+#endif
   send(&link, esnn_link_banner(&link, &esnn_model_data, status));
   for (int byte = getchar(); byte != EOF; byte = getchar()) {
     send(&link, esnn_link_receive(&link, (uint8_t)byte));

@@ -1,6 +1,7 @@
 /* 28 x 28 samples -> latency encoder (t = 1 + (255 - x) / 64) -> 12 outputs, T = 4.
  * U[k] += (7 a + 13 k) % 17 - 8 for each event a; exit when some U >= TEST_THRESHOLD.
- * With TEST_EVENT_INPUT the caller pushes the events itself. test_firmware.py computes the same. */
+ * With TEST_EVENT_INPUT the caller pushes the events itself. conftest.py computes the same. With TEST_STREAM
+ * there is a stream: of rows, or of events. */
 #include "model.h"
 
 #ifndef TEST_THRESHOLD
@@ -109,3 +110,22 @@ const esnn_model esnn_model_data = {
     .stats_offset = STATS,
     .counts_offset = COUNTS,
     .arena_bytes = 2456u};
+
+#ifdef TEST_STREAM
+#ifdef TEST_EVENT_INPUT
+const esnn_stream_model esnn_stream_data = {.refractory = 2u, .step_us = 1000u};
+#else
+static const uint8_t background[CLASSES] = {1u};
+
+const esnn_stream_model esnn_stream_data = {
+    .background = background,
+    .sample_bytes = 28u,
+    .row_bytes = 28u,
+    .rows = 28u,
+    .hop = 5u,
+    .smooth = 3u,
+    .votes = 2u,
+    .refractory = 1u,
+    .memory_bytes = ESNN_MODEL_STREAM_BYTES};
+#endif
+#endif

@@ -12,4 +12,17 @@
 
 extern const esnn_model esnn_model_data;
 
+#ifdef TEST_STREAM
+#include "esnn_stream.h"
+
+#define ESNN_MODEL_STREAM
+#ifdef TEST_EVENT_INPUT
+#define ESNN_MODEL_STREAM_BYTES 0u
+#else
+#define ESNN_MODEL_STREAM_BYTES 800u
+#endif
+
+extern const esnn_stream_model esnn_stream_data;
+#endif
+
 #endif
