@@ -169,7 +169,7 @@ class _Worker:
         """What falls while a chunk comes in."""
         raise NotImplementedError
 
-    def finish(self) -> Iterator[Decision | TimedDecision]:
+    def finish(self) -> Iterator[TimedDecision]:
         """What still falls when the signal has ended."""
         return iter(())
 
@@ -265,7 +265,7 @@ class _Events(_Worker):
         assert self._offset is not None
         self.totals.signal_seconds = self._before + (until - self._offset) / 1e6
 
-    def finish(self) -> Iterator[Decision | TimedDecision]:
+    def finish(self) -> Iterator[TimedDecision]:
         """The step in which the last event lies is run too."""
         if self._offset is None:
             return
