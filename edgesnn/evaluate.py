@@ -11,6 +11,7 @@ from edgesnn.compiler.compare import decision_difference, trace_difference
 from edgesnn.compiler.esnn_file import load_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data import Dataset, load
+from edgesnn.data.events import as_steps, is_events
 from edgesnn.runtime.engine import Decision
 from edgesnn.runtime.session import Session, frame_shape, input_text
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -36,11 +37,18 @@ def load_samples(
     if data is None:
         return random_frames(session, samples or RANDOM_SAMPLES), None, "random frames (seed 0)"
     dataset: Dataset = load(data, split, data_dir)
-    fits = dataset.shape == tuple(bundle.input_shape) and dataset.dtype == bundle.input_dtype
-    if bundle.input_kind != "samples" or not fits:
-        shape = "x".join(map(str, dataset.shape))
+    shape = tuple(bundle.input_shape)
+    events = bundle.input_kind == "events"
+    if events:
+        shape = (*shape[:2], bundle.timesteps * shape[2])
+    if (
+        events != is_events(dataset)
+        or dataset.shape != shape
+        or dataset.dtype != bundle.input_dtype
+    ):
+        what = "events" if is_events(dataset) else "samples"
         raise UsageError(
-            f"{data} has {dataset.dtype} {shape} samples, {bundle.name} takes "
+            f"{data} has {dataset.dtype} {'x'.join(map(str, dataset.shape))} {what}, {bundle.name} takes "
             f"{input_text(bundle)}{dataset.layout_hint}"
         )
     count = len(dataset) if samples is None else samples
@@ -50,7 +58,10 @@ def load_samples(
         raise UsageError(
             f"{data} has {dataset.classes} classes, {bundle.name} tells {bundle.classes} apart"
         )
-    return dataset.x[:count], dataset.y[:count], f"{data} {split}"
+    x = dataset.x[:count]
+    if events:
+        x = as_steps(x, bundle.input_shape[2])
+    return x, dataset.y[:count], f"{data} {split}"
 
 
 def random_frames(session: Session, count: int, seed: int = 0) -> np.ndarray:

@@ -562,11 +562,11 @@ def load_signal(bundle: Bundle, intake: Intake, path: Path) -> np.ndarray:
     rate beside them has to be the model's.
     """
     found = _arrays(path, ("signal", "events", "x", "y", "t", "p", "rate"))
-    rate = found.pop("rate", None)
-    if rate is not None and intake.rate is not None and float(rate) != intake.rate:
+    rate = found.pop("rate", np.array(intake.rate))
+    if intake.rate is not None and (rate.shape not in ((), (1,)) or rate.item() != intake.rate):
         raise EdgesnnError(
-            f"{path} has {float(rate):,g} {intake.unit}s a second, {bundle.name} takes "
-            f"{intake.rate:,g}: resample it"
+            f"{path} has {str(rate)[:40]} {intake.unit}s a second, {bundle.name} takes "
+            f"{intake.rate:g}: resample it"
         )
     if intake.unit == "event" and {"x", "y", "t"} <= found.keys():
         array = _addressed(bundle, path, found)

@@ -257,7 +257,7 @@ def test_sources_that_do_not_fit(run: Any, bundles: dict[str, Bundle], tmp_path:
         ("sound", "sound.mp3", 2, ".wav, .npy or .npz"),
         ("sound", "float.npy", 2, "float64", "int16 sound at 1,000 Hz"),
         ("sound", "no.npy", 1, "no samples"),
-        ("sound", "rate.npz", 1, "8,000 samples a second", "takes 1,000"),
+        ("sound", "rate.npz", 1, "8000 samples a second", "takes 1000"),
         ("sound", "two.npz", 1, "a, b"),
         ("sound", "bad.npz", 1, "not a readable"),
         ("motion", "windows.npy", 2, "[4, 1, 8, 2]", "int16 rows of 2, 50 a second"),
