@@ -112,22 +112,18 @@ def latency(run: Run, name: str) -> str:
             )
             bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
         top = max(bottom) or 1
-        last = None
-        for key, height in (("p50", 1.06), ("p95", 1.06), ("p99", 1.06)):
-            at = figures[key] / by
-            if at > edges[-1] or at == last:
+        span, marks = edges[-1] - edges[0], [figures[key] / by for key in ("p50", "p95", "p99")]
+        for i, (key, at) in enumerate(zip(("p50", "p95", "p99"), marks, strict=True)):
+            if at > edges[-1] or at in marks[:i]:
                 continue
-            axes.axvline(at, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+            # One line higher for each mark that is close on the left.
+            close = sum(1 for other in marks[:i] if at - other < 0.09 * span)
+            height = top * (1.05 + 0.09 * close)
+            axes.plot([at, at], [0, height + 0.07 * top], color=INK, linewidth=0.9, dashes=(3, 2))
             axes.annotate(
-                key,
-                (at, top * height),
-                (3, 0),
-                textcoords="offset points",
-                va="bottom",
-                fontsize=8.5,
+                key, (at, height), (3, 0), textcoords="offset points", va="bottom", fontsize=8.5
             )
-            last = at
-        axes.set_ylim(0, top * 1.18)
+        axes.set_ylim(0, top * 1.36)
         axes.set(xlabel=f"{words} per inference", ylabel="inferences")
         axes.grid(axis="y")
         if len(found["by_step"]) > 1:
@@ -141,7 +137,8 @@ def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
     if not title:
         order = sorted(range(len(labels)), key=lambda i: _PLACE.get(labels[i].split(" ")[0], 0))
         handles, labels = [handles[i] for i in order], [labels[i] for i in order]
-    columns = min(len(labels), 6 if title else 4)
+    widest = max(len(text) for text in labels) + 4
+    columns = max(1, min(len(labels), 6 if title else 4, 60 // widest))
     # matplotlib fills column by column; people read row by row.
     rows = [i for column in range(columns) for i in range(column, len(labels), columns)]
     legend = figure.legend(
@@ -161,8 +158,11 @@ def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
 
 def _shades(count: int) -> list[Any]:
     """From dark blue to orange."""
-    scale = matplotlib.colors.LinearSegmentedColormap.from_list("", [BLUE, SKY, "#e8c07d", ORANGE])
-    return [scale(i / max(count - 1, 1)) for i in range(count)]
+    fixed = [BLUE, SKY, "#e8c07d", ORANGE]
+    if count <= len(fixed):
+        return [*fixed[: count - 1], ORANGE] if count > 1 else [BLUE]
+    scale = matplotlib.colors.LinearSegmentedColormap.from_list("", fixed)
+    return [scale(i / (count - 1)) for i in range(count)]
 
 
 def shares(run: Run, name: str) -> str | None:
@@ -255,11 +255,13 @@ def _short(text: str, most: int = 16) -> str:
 
 def tradeoff(runs: Sequence[Run], names: Sequence[str], name: str) -> str | None:
     """Accuracy against mean timesteps over thresholds, the own one marked."""
-    chosen = [
-        (run, label)
-        for run, label in zip(runs, names, strict=True)
-        if run["sweep"] is not None and run["sweep"]["points"][0]["accuracy"] is not None
-    ]
+    chosen: list[tuple[Run, str]] = []
+    for run, label in zip(runs, names, strict=True):
+        if run["sweep"] is None or run["sweep"]["points"][0]["accuracy"] is None:
+            continue
+        # The same program on another board does the same.
+        if not any(_curve(run) == _curve(other) for other, _ in chosen):
+            chosen.append((run, label))
     if not chosen:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -288,11 +290,17 @@ def tradeoff(runs: Sequence[Run], names: Sequence[str], name: str) -> str | None
         axes.set(xlabel="mean timesteps until the answer", ylabel="accuracy (%)")
         axes.grid()
         axes.margins(x=0.05, y=0.12)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 98.9), min(max(high, 100.0), 100.3) if high > 99 else high)
         run = chosen[0][0]
-        if len(chosen) == 1 and run["sweep"]["estimate"] is not None:
+        if len(runs) == 1 and run["sweep"]["estimate"] is not None:
             _second_axis(axes, run)
         _legend(figure, axes)
         return _svg(figure, name, "Accuracy against latency over thresholds")
+
+
+def _curve(run: Run) -> list[tuple[Any, ...]]:
+    return [(p["value"], p["accuracy"], p["mean_timesteps"]) for p in run["sweep"]["points"]]
 
 
 def _second_axis(axes: Axes, run: Run) -> None:
@@ -397,8 +405,11 @@ def membranes(run: Run, name: str) -> str | None:
     steps = [t for t, _ in kept]
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(2.6)
-        for c, label in enumerate(found["classes"]):
-            mine = label == found["answer"]
+        answer = found["answer_class"]
+        order = [c for c in range(len(found["classes"])) if c != answer] + [answer]
+        names = {answer: f"class {_short(found['answer'])}, the answer", order[0]: "other classes"}
+        for c in order:
+            mine = c == answer
             axes.plot(
                 steps,
                 [u[c] for _, u in kept],
@@ -406,12 +417,7 @@ def membranes(run: Run, name: str) -> str | None:
                 linewidth=2.2 if mine else 1.0,
                 marker="o" if len(steps) < 9 else None,
                 markersize=4 if mine else 2.5,
-                zorder=3 if mine else 2,
-                label=f"class {_short(label)}, the answer"
-                if mine
-                else "other classes"
-                if c == len(found["classes"]) - 1
-                else "",
+                label=names.get(c, ""),
             )
         if readout.get("kind") == "first-spike":
             axes.axhline(
@@ -503,11 +509,13 @@ def arena(run: Run, name: str) -> str | None:
 
 
 def side_by_side(rows: Sequence[dict[str, Any]], name: str) -> str | None:
-    """p50, p95, p99 of each run on one axis; None where the units differ."""
-    units = {r["unit"] for r in rows}
-    if len(units) != 1:
+    """p50, p95, p99 of the runs in one unit; None where no two have the same."""
+    units = [r["unit"] for r in rows]
+    unit = max(units, key=units.count)
+    rows = [r for r in rows if r["unit"] == unit]
+    if len(rows) < 2:
         return None
-    by, words = scaled(max(r["amount"]["p99"] for r in rows), units.pop())
+    by, words = scaled(max(r["amount"]["p99"] for r in rows), unit)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(1.1 + 0.42 * len(rows))
         for i, (key, colour) in enumerate((("p50", BLUE), ("p95", SKY), ("p99", ORANGE))):

@@ -187,7 +187,8 @@ def raster(program: ir.Program, sample: np.ndarray) -> dict[str, Any]:
                 "by_step": [len(found) for _, found in trains],
             }
         )
-    return {"timesteps": len(events), "layers": rows, "membranes": membranes}
+    signed = any(ir.is_signed(node) for node in wanted)
+    return {"timesteps": len(events), "signed": signed, "layers": rows, "membranes": membranes}
 
 
 def typical(sops: Sequence[int]) -> int:

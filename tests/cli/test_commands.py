@@ -172,6 +172,9 @@ def test_profile_on_the_emulated_board(
     layers = {row["name"]: row for row in report["per_layer"]}
     assert list(layers) == [node.name for node in board_bundle.nodes]
     assert sum(row["share"] for row in layers.values()) == pytest.approx(1)
+    for row in layers.values():
+        assert sum(row["parts"].values()) == pytest.approx(row["instructions_mean"])
+    assert sum(report["parts"]["shares"].values()) == pytest.approx(1)
     assert report["link"]["seconds"] > 0
     assert sum(report["timesteps"]["timesteps_histogram"].values()) == 6
     assert 0 < report["memory"]["stack_high_water"] <= report["memory"]["stack_bytes"]
@@ -180,7 +183,8 @@ def test_profile_on_the_emulated_board(
     out = tmp_path / "report"
     for _ in range(2):  # the second replaces the first
         assert run(*words, "--out", out).json()["samples"] == 6
-        assert _listing(tmp_path) == ["report", "report/report.json", "report/report.txt"]
+        names = ("report.html", "report.json", "report.txt")
+        assert _listing(tmp_path) == ["report", *(f"report/{name}" for name in names)]
     assert json.loads((out / "report.json").read_text())["instructions"] == figures
 
 

@@ -86,3 +86,8 @@ def test_overview_and_version(run: Any) -> None:
         out = run(*words).out
         assert all(f"\n  {name} " in out for name in cli.COMMANDS)
     assert run("--version").out == f"edgesnn {edgesnn.__version__}\n"
+
+
+def test_a_list_takes_all_free_words() -> None:
+    found = cli.parse("profile", ["a b", "--samples", "3", "c"])
+    assert found == {"bundle": '["a b", "c"]', "samples": "3"}

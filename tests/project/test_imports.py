@@ -44,14 +44,17 @@ HEAVY = {
     "sklearn": {"edgesnn/data": "lazy"},
     "kornia": {"edgesnn/data/augment.py": "lazy"},
     "PIL": {"edgesnn/data/jpeg_pack.py": "lazy"},
-    "matplotlib": {"edgesnn/reports/plots.py": ""},
+    "matplotlib": {"edgesnn/reports/plots.py": "", "edgesnn/profiling/plots.py": ""},
+    "jinja2": {"edgesnn/profiling/page.py": ""},
+    "markupsafe": {"edgesnn/profiling/page.py": ""},
     "tvm": {"compiler/tir": ""},
     "onnx": {"compiler/onnx_import": "lazy"},
     "serial": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
     "cobs": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
 }
 LIGHT = (
-    "torch", "sklearn", "kornia", "PIL", "matplotlib", "tvm", "tvm_ffi", "onnx", "serial", "cobs", "scipy"
+    "torch", "sklearn", "kornia", "PIL", "matplotlib", "jinja2", "tvm", "tvm_ffi", "onnx", "serial", "cobs",
+    "scipy",
 )  # fmt: skip
 
 

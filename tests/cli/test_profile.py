@@ -1,0 +1,280 @@
+"""`edgesnn profile`: what it reports, its folder, and the page that stands on its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgesnn import profiling
+from edgesnn.compiler import ir
+from edgesnn.compiler.text import from_text
+from edgesnn.profiling.least_squares import nonnegative
+from edgesnn.profiling.shares import add_up
+from edgesnn.profiling.unstopped import fit, raster, run_unstopped, sweep
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.session import Session
+
+ABOUT = {
+    "command": "edgesnn profile a",
+    "date": "one day",
+    "machine": "this",
+    "versions": {"a": "1"},
+}
+
+
+class _Page(HTMLParser):
+    """Tags, ids and text of a page, and whatever in it points to somewhere else."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(str(value))
+            if name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
+                self.targets.append(str(value))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def _check(text: str) -> _Page:
+    """A page that needs nothing else."""
+    page = _Page(text)
+    assert page.open == []
+    assert "://" not in text and "url(" not in text.replace("url(#", "")
+    assert "@import" not in text and not {"script", "link", "iframe", "img"} & set(page.tags)
+    assert len(page.ids) == len(set(page.ids)), "an id stands twice"
+    assert all(t.startswith("#") and t[1:] in page.ids for t in page.targets)
+    return page
+
+
+@pytest.fixture(scope="module")
+def report(host_bundle: Bundle, frames: Any) -> dict[str, Any]:
+    """A profile of the golden samples, labelled by the reference's answers, with another label at the end."""
+    x, y, _ = frames
+    with Session(host_bundle) as session:
+        wrong = np.append(y[:-1], (y[-1] + 1) % 5)
+        return profiling.profile(session, x, "golden", y=wrong)
+
+
+def test_what_is_reported(report: dict[str, Any], host_bundle: Bundle, frames: Any) -> None:
+    x, _, rows = frames
+    assert report["accuracy"] == pytest.approx(1 - 1 / len(x))
+    steps = [row["step"] for row in rows]
+    each = report["inferences"]
+    assert each["timesteps"] == steps and len(each["microseconds"]) == len(x)
+    assert sum(row["samples"] for row in report["by_step"]) == len(x)
+    histogram = report["histogram"]
+    assert sum(histogram["counts"]) + histogram["beyond"] == len(x)
+    assert np.sum(list(histogram["by_step"].values()), axis=0).tolist() == histogram["counts"]
+    assert report["distribution"]["timesteps"]["max"] == max(steps)
+    assert report["distribution"]["sops"]["mean"] == pytest.approx(report["sops_mean"])
+    assert report["parts"] is None and report["link"] is None
+    energy = report["energy"]
+    assert energy["encoder_macs"] >= host_bundle.encoder_macs > 0
+    mean = 4.6 * energy["encoder_macs"] + 0.9 * report["sops_mean"]
+    assert energy["snn_pj"] == pytest.approx(mean) and energy["macs"] > energy["encoder_macs"]
+    assert 0 < energy["normalised"]["TrueNorth"] <= 1 and energy["board"] is None
+    json.dumps(report)
+
+
+def test_the_sweep_is_what_the_program_does(report: dict[str, Any]) -> None:
+    """At its own threshold: the accuracy and the steps of the device."""
+    points = report["sweep"]["points"]
+    own = [p for p in points if p["own"]]
+    assert len(own) == 1 and own[0]["value"] == report["readout"]["value"]
+    assert own[0]["accuracy"] == pytest.approx(report["accuracy"])
+    assert own[0]["mean_timesteps"] == pytest.approx(report["timesteps"]["mean_timesteps"])
+    steps = [p["mean_timesteps"] for p in sorted(points, key=lambda p: p["value"])]
+    assert steps == sorted(steps)
+    assert sum(d["accuracy"] for d in report["difficulty"]) == pytest.approx(
+        report["accuracy"] * len(report["difficulty"]), rel=0.2
+    )
+
+
+def test_without_an_exit_or_labels(golden: Path, frames: Any) -> None:
+    program = from_text((golden / "samples.program").read_text(encoding="utf-8"))
+    x = frames[0][..., None]
+    seen = run_unstopped(program, x, iter)
+    assert len(seen.membranes) == program.timesteps
+    assert seen.steps.tolist() == [row["step"] for row in frames[2]]
+    found = sweep(program, seen, None, "cycles", None)
+    assert found is not None and found["points"][0]["accuracy"] is None
+    assert sweep(_rate(program), seen, None, "cycles", None) is None
+    picture = raster(program, x[0])
+    for layer in picture["layers"]:
+        assert layer["shown"] <= min(24, layer["active"]) <= layer["neurons"]
+        assert all(row < layer["shown"] for row, _, _ in layer["spikes"])
+    assert len(picture["membranes"]) == picture["timesteps"] == program.timesteps
+
+
+def _rate(program: ir.Program) -> ir.Program:
+    from dataclasses import replace
+
+    return replace(program, readout=ir.Rate())
+
+
+def test_estimates() -> None:
+    rng = np.random.default_rng(0)
+    steps, sops = rng.integers(1, 5, 50), rng.integers(100, 900, 50)
+    found = fit(500.0 + 40 * steps + 3 * sops, steps, sops)
+    assert found is not None and found.error < 1e-9
+    assert [found.constant, found.each_step, found.each_sop] == pytest.approx([500, 40, 3])
+    assert fit(np.ones(50), np.full(50, 2), sops) is None
+    terms = np.stack([steps, sops], axis=1)
+    assert nonnegative(terms, 7.0 * sops - 0.1 * steps)[0] == 0.0
+    whole = add_up([{"encoder": 5.0}, None, {"events": 2.0, "updates": 1.0}], [5, 4, 3], 14)
+    assert whole["unsplit"] == 4 and whole["other"] == 2 and sum(whole.values()) == 14
+
+
+def test_the_page_stands_on_its_own(report: dict[str, Any]) -> None:
+    from edgesnn.profiling.page import render
+
+    text = render({**report, "about": ABOUT})
+    page = _check(text)
+    for words in (
+        "Latency",
+        "Where the time goes",
+        "When it stops",
+        "One inference",
+        "Energy",
+        "Memory",
+        "What was run",
+        "edgesnn profile a",
+        "one day",
+        "microseconds per inference",
+        "accuracy (%)",
+    ):
+        assert words in page.text, words
+    # Text stays text; the same values give the same page.
+    assert page.tags.count("svg") >= 7 and "<text" in text
+    assert text == render({**report, "about": ABOUT})
+    assert "UTC" not in text
+
+
+def test_names_are_escaped(report: dict[str, Any]) -> None:
+    from edgesnn.profiling.page import render
+
+    evil = "<b>a & b</b>"
+    layers = [{**row, "name": evil} for row in report["per_layer"]]
+    picture = {**report["raster"], "answer": evil, "label": evil, "classes": [evil] * 5}
+    odd = {**report, "model": evil, "data": evil, "per_layer": layers, "raster": picture}
+    text = render({**odd, "about": {**ABOUT, "command": evil}})
+    page = _check(text)
+    assert evil not in text and evil in page.text
+
+
+def test_several_side_by_side(report: dict[str, Any]) -> None:
+    from edgesnn.profiling.page import render
+
+    other = {**report, "bundle": "elsewhere", "readout": {"kind": "rate", "value": None}}
+    other |= {
+        "sweep": None,
+        "difficulty": None,
+        "accuracy": None,
+        "sweep_missing": "a rate readout",
+    }
+    both = profiling.together([report, other], ABOUT)
+    assert [row["bundle"] for row in both["comparison"]] == [report["bundle"], "elsewhere"]
+    page = _check(render(both))
+    assert "2 models side by side" in page.text and "(elsewhere)" in page.text
+    assert "No sweep of the threshold: a rate readout" in page.text
+    assert profiling.together([report], ABOUT)["model"] == report["model"]
+
+
+def test_the_command(run: Any, host_bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(host_bundle.path, tmp_path / "copy"))
+    out = tmp_path / "report"
+    words = ("profile", host_bundle.path, copy, "--data", data, "--sweep", 4, "--out", out)
+    said = run(*words)
+    assert said.code == 0 and "side by side" in said.out and "threshold" in said.out
+    assert "4 samples without an exit" in said.err
+    stored = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert len(stored["runs"]) == len(stored["comparison"]) == 2
+    assert f"--data {data}" in stored["about"]["command"]
+    assert str(copy) in stored["about"]["command"]
+    assert "side by side" in (out / "report.txt").read_text(encoding="utf-8")
+    _check((out / "report.html").read_text(encoding="utf-8"))
+    alone = run("profile", copy, "--samples", 3, "--sweep", 0, "--json").json()
+    assert (
+        alone["sweep"] is None
+        and alone["accuracy"] is None
+        and "not asked" in alone["sweep_missing"]
+    )
+    assert alone["energy"]["normalised"] is None
+
+
+def test_refusals(run: Any, host_bundle: Bundle, tmp_path: Path) -> None:
+    a = host_bundle.path
+    assert "one bundle" in run("profile", a, a, "--port", "/dev/null").error(2)
+    assert "at least 0" in run("profile", a, "--sweep", -1).error(2)
+    assert "profile needs BUNDLE" in run("profile", "--samples", 1).error(2)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "report.json").write_text('{"format": "something else"}')
+    assert "not a report of ours" in run("profile", a, "--samples", 1, "--out", foreign).error(2)
+    assert (foreign / "report.json").read_text() == '{"format": "something else"}'
+
+
+def test_nothing_is_half_written(
+    run: Any, host_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure while the page is made leaves the older report as it was."""
+    out = tmp_path / "report"
+    words = ("profile", host_bundle.path, "--samples", 1, "--sweep", 0, "--out", out)
+    assert run(*words).code == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def broken(*_: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("edgesnn.profiling.page.render", broken)
+    assert run(*words).code == 1
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_without_the_extra(package: str, fresh: Any, host_bundle: Bundle, tmp_path: Path) -> None:
+    """The table and the JSON are written, and one line says what is missing."""
+    import os
+
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    text = f"raise ModuleNotFoundError('no {package}', name='{package}')\n"
+    (blocked / f"{package}.py").write_text(text)
+    env = {**os.environ, "PYTHONPATH": str(blocked)}
+    out = tmp_path / "report"
+    said = fresh("profile", host_bundle.path, "--samples", 1, "--out", out, env=env)
+    assert said.code == 0, said.err
+    assert f"no report.html: {package} is missing" in said.err and "edgesnn[report]" in said.err
+    assert sorted(p.name for p in out.iterdir()) == ["report.json", "report.txt"]
