@@ -13,6 +13,7 @@ from edgesnn.compiler import ir
 from edgesnn.data.dataset import Dataset, checked
 from edgesnn.data.packs import checked_arrays, pack_path
 from edgesnn.data.recording import Recording
+from edgesnn.targets.errors import EdgesnnError
 
 NAME = "kws12"
 PACK = "kws12_sc2test_logmel.npz"
@@ -47,6 +48,8 @@ def _clips(split: str, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray
     }
     kinds |= {name: ("i", shape) for name, shape in clips.items()}
     arrays = checked_arrays(path, kinds | {"class_names": ("U", (None,))})
-    x = arrays[f"x_{split}"]
+    x, speakers = arrays[f"x_{split}"], len(arrays[f"speaker_{split}"])
+    if speakers != len(x):
+        raise EdgesnnError(f"{path}: {len(x)} clips of {split} have {speakers} speakers")
     names = tuple(str(n) for n in arrays["class_names"])
     return x, arrays[f"y_{split}"], arrays[f"speaker_{split}"], names

@@ -11,7 +11,7 @@ from edgesnn.data.cifar import CIFAR10, CIFAR100, load_cifar
 from edgesnn.data.dataset import Dataset, check_split
 from edgesnn.data.digits import load_digits
 from edgesnn.data.idx import FASHION_MNIST, MNIST, load_idx_set
-from edgesnn.data.npz import load_npz
+from edgesnn.data.signals import load_own
 from edgesnn.targets.errors import UsageError
 
 _IDX_SETS = {which.name: which for which in (MNIST, FASHION_MNIST)}
@@ -58,7 +58,7 @@ def load(
     if name in _OTHER_SETS:
         return _OTHER_SETS[name](split, data_folder(data_dir))
     if name.endswith(".npz"):
-        return load_npz(Path(name).expanduser(), split)
+        return load_own(Path(name).expanduser(), split)
     raise UsageError(
         f"unknown data set {name!r}: one of {', '.join(names())}, or the path of an .npz"
     )

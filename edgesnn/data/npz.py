@@ -67,6 +67,12 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         return {n: _read(archive, members[n]) for n in wanted if n in members}
 
 
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays of an .npz."""
+    with _members(path) as (_, members):
+        return list(members)
+
+
 def pieces(path: Path, array: str, offsets: np.ndarray, total: int) -> np.ndarray:
     """int64 offsets at which the rows of a concatenated array start, checked.
 
