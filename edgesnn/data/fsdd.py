@@ -216,7 +216,7 @@ def _said(words: list[Word], random: np.random.Generator, vary: bool) -> Labelle
         if vary:
             # A noisy room: the rest and the word, at a level that leaves the word audible.
             loud = np.sqrt((samples**2).mean()) * 10 ** (-random.uniform(12, 40) / 20)
-            room = _noise(len(gap) + len(samples), loud, random, random.integers(3))
+            room = _noise(len(gap) + len(samples), loud, random, int(random.integers(3)))
             if random.random() < 0.5:
                 gap, samples = gap + room[: len(gap)], samples + room[len(gap) :]
         at += len(gap)
