@@ -160,8 +160,8 @@ class Intake:
 class Source(Protocol):
     """Delivers chunks until `closed` is set.
 
-    damaged: frames and datagrams that came broken. lost: units that never came. live: it is as it comes now,
-    and its times need not begin at 0.
+    damaged: frames and datagrams that came broken. lost: units that never came. live: it comes piece by piece, and
+    the times of its events need not begin at 0; a whole array or file begins there.
     """
 
     damaged: int
@@ -200,6 +200,7 @@ class ArraySource(_Source):
     def __init__(self, intake: Intake, items: Iterable[np.ndarray]) -> None:
         super().__init__(intake)
         self._items: Iterable[np.ndarray] = items
+        self.live = not isinstance(items, np.ndarray)
         if isinstance(items, np.ndarray) and intake.unit != "frame":
             self._items = [items]
 
