@@ -31,6 +31,8 @@ def check_graph(graph: g.Graph) -> None:
     samples = isinstance(graph.input, g.SampleInput)
     if isinstance(graph.input, g.SampleInput):
         _check_samples(graph.name, graph.input)
+    if isinstance(graph.stream, ir.EventStream):
+        _check_continuous(graph)
     for layer in graph.layers:
         for source in g.layer_sources(layer):
             if source not in known:
@@ -51,6 +53,25 @@ def check_graph(graph: g.Graph) -> None:
         else:
             _check_linear(layer)
             _check_dynamics(layer)
+
+
+def _check_continuous(graph: g.Graph) -> None:
+    """A stream of events has no end: every membrane leaks towards 0, and nothing counts on a first step."""
+    if not isinstance(graph.input, g.EventInput):
+        raise EdgesnnError(f"{graph.name}: a stream of events needs a network that takes events")
+    if graph.readout.kind == "rate":
+        raise EdgesnnError(f"{graph.name}: a stream of events has no last step for a rate readout")
+    for layer in graph.layers:
+        if isinstance(layer, g.Spiking) and layer.reset == "amos":
+            raise EdgesnnError(
+                f"{layer.name}: neurons of one spike per inference cannot run on in a stream of events; "
+                "use lif neurons"
+            )
+        leaks = layer.leak if isinstance(layer, g.Spiking | g.Output) else ()
+        if max(leaks if isinstance(leaks, tuple) else (leaks,), default=0.0) >= 1.0:
+            raise EdgesnnError(
+                f"{layer.name}: a leak of 1 forgets nothing, and a stream of events has no end; use one below"
+            )
 
 
 def _check_samples(name: str, source: g.SampleInput) -> None:

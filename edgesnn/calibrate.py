@@ -18,6 +18,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset, load
 from edgesnn.data.dataset import stratified_split
+from edgesnn.data.events import as_steps, is_events
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.select import (
     CANDIDATES,
@@ -97,7 +98,7 @@ def calibrate(
         raise EdgesnnError(f"{model}: output membranes are not finite; train it again")
     usual = CANDIDATES if accuracy is None and steps is None and not opened.whole else None
     values = fine_candidates(membranes, kind) if usual is None else usual
-    front = trade_off(membranes, y, kind, values)
+    front = trade_off(membranes, y, kind, values, is_events(train))
     chosen = pick(front, len(y), accuracy=accuracy, steps=steps)
     was = opened.readout
     before = decode(membranes, was.kind, was.value)
@@ -117,7 +118,9 @@ def calibrate(
         "before": {
             "exit": was.kind,
             "value": was.value,
-            "accuracy": float((before.labels == y).mean()),
+            "accuracy": float(
+                ((before.labels == y) & (before.exited | (not is_events(train)))).mean()
+            ),
             "mean_steps": float(before.steps.mean()),
         },
         "front": [{k: v for k, v in asdict(c).items() if k != "met"} for c in front],
@@ -291,8 +294,13 @@ class _Program:
 
     def check_data(self, data: Dataset) -> None:
         source = self.program.input
-        if not isinstance(source, ir.SampleInput):
-            raise UsageError(f"{self.name} takes events; only nets of samples can be calibrated")
+        if isinstance(source, ir.EventInput):
+            if not is_events(data):
+                raise UsageError(f"{self.name} takes events, {data.name} is samples")
+            height, width, channels = source.shape
+            shape = (height, width, channels * self.program.timesteps)
+            _check_samples(self.name, data, shape, "uint8", self.program.classes)
+            return
         _check_samples(self.name, data, source.shape, source.dtype, self.program.classes)
 
     def held_out(self, data: Dataset) -> bool | None:
@@ -304,6 +312,8 @@ class _Program:
         from edgesnn.compiler.interpret import Interpreter
         from edgesnn.evaluate import counted
 
+        if isinstance(self.program.input, ir.EventInput):
+            x = as_steps(x, self.program.input.shape[2])
         self.seen = x
         output = self.program.output.name
         # No membrane gets there: nothing stops early.

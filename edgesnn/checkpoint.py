@@ -23,6 +23,7 @@ from edgesnn.compiler.graph import (
     Conv,
     CurrentEncode,
     Dense,
+    EventInput,
     Graph,
     LatencyEncode,
     Layer,
@@ -35,6 +36,8 @@ from edgesnn.compiler.graph import (
 )
 from edgesnn.networks.spec import (
     CONVS,
+    ENCODERS,
+    EVENTS,
     INPUT,
     LATENCY_ENCODERS,
     SPIKING,
@@ -206,8 +209,13 @@ def to_graph(checkpoint: Checkpoint) -> Graph:
         return {"leak": leak, "v_threshold": neuron.v_threshold, "reset": reset}
 
     layers: list[Layer] = []
+    first = spec.encoder.name if spec.takes_events else None  # stands for the input itself
     for layer in spec.layers:
-        name, source = layer.name, reads[layer.name][0]
+        name = layer.name
+        sources = tuple(INPUT if read == first else read for read in reads[name])
+        source = sources[0]
+        if layer.kind == EVENTS:
+            continue
         if layer.kind in LATENCY_ENCODERS:
             pool = spec.window(layer.pool, 1)
             activation = "identity" if layer.kind == "encode-raw" else "sigmoid"
@@ -218,7 +226,7 @@ def to_graph(checkpoint: Checkpoint) -> Graph:
             windows = spec.window(layer.kernel, 1), spec.window(layer.stride, 1)
             layers.append(Pool(name, source, kind, *windows))
         elif layer.kind == "merge":
-            layers.append(Merge(name, reads[name]))
+            layers.append(Merge(name, sources))
         elif layer.kind == "output":
             dense = linear(layer)
             assert isinstance(dense, Dense)
@@ -226,17 +234,19 @@ def to_graph(checkpoint: Checkpoint) -> Graph:
             if spec.learn_output_leak:
                 leak = tuple(_learned_leaks(checkpoint.state["output_leak_logit"]))
             layers.append(Output(name, source, dense, None, leak))
-        elif layer.kind in SPIKING and source == INPUT:
+        elif layer.kind in ENCODERS:
             layers.append(CurrentEncode(name, source, linear(layer), norm(layer), **spiking(layer)))
         else:
             forced = spec.neuron_of(layer).forced
             rule = {**spiking(layer), "forced": forced}
             layers.append(Spiking(name, source, linear(layer), norm(layer), **rule))
-    assert len(layers) == len(shapes)
+    assert len(layers) == len(shapes) - spec.takes_events
     kind = "first-spike" if checkpoint.readout.kind == "selector" else checkpoint.readout.kind
     return Graph(
         name=spec.name,
-        input=SampleInput(
+        input=EventInput(shapes[first])
+        if first is not None
+        else SampleInput(
             spec.input_shape, checkpoint.dtype, checkpoint.scale, checkpoint.zero_point
         ),
         timesteps=spec.timesteps,

@@ -49,6 +49,8 @@ def quantise(graph: g.Graph, *, weights: str = "int8") -> tuple[ir.Program, dict
     gain: dict[str, float] = {nodes[0].name: 1.0}
     multiplicity: dict[str, int] = {nodes[0].name: 1}
     value = 0
+    # Membranes of a stream of events are never cleared: their bounds hold for any number of steps.
+    steps = None if isinstance(graph.stream, ir.EventStream) else graph.timesteps
     for layer in graph.layers:
         read = g.layer_sources(layer)
         many = sum(multiplicity[source] for source in read)
@@ -77,7 +79,7 @@ def quantise(graph: g.Graph, *, weights: str = "int8") -> tuple[ir.Program, dict
         elif isinstance(layer, g.CurrentEncode):
             node, scale = _current(layer, w, b, unit, form)
         elif isinstance(layer, g.Spiking):
-            node, scale = _spiking(layer, w, b, graph.timesteps, form, many)
+            node, scale = _spiking(layer, w, b, steps, form, many)
         else:
             node, scale = _output(layer, w, b, form)
             value = int(_whole(graph.readout.value / scale[:1], "readout", "value")[0])
@@ -158,7 +160,12 @@ def _current(
 
 
 def _spiking(
-    layer: g.Spiking, w: np.ndarray, b: np.ndarray, timesteps: int, form: WeightFormat, many: int
+    layer: g.Spiking,
+    w: np.ndarray,
+    b: np.ndarray,
+    timesteps: int | None,
+    form: WeightFormat,
+    many: int,
 ) -> tuple[ir.Lif | ir.Amos, np.ndarray]:
     leak = shift_terms(layer.leak)
     finest = form.scales(w, layer.v_threshold / form.limit)

@@ -11,13 +11,16 @@ from torch import Tensor
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # Samples moved by a few pixels; half of them mirrored, too; then changed by a policy of image
-# operations, of which there are two; or what befalls a voice (`spectrogram` below).
-AUGMENTATIONS = ("none", "shift", "flip", "randaugment", "autoaugment", "spectrogram")
+# operations, of which there are two; or what befalls a voice (`spectrogram` below); or turned, stretched,
+# slanted and moved, every pixel taking the value of one (`affine`: spikes stay spikes).
+AUGMENTATIONS = ("none", "shift", "flip", "randaugment", "autoaugment", "spectrogram", "affine")
 POLICIES = ("randaugment", "autoaugment")
 SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
 # kornia draws the operations of a policy once a call: so many samples share theirs.
 GROUP = 8
 RAND_OPERATIONS, RAND_MAGNITUDE = 2, 9  # Cubuk et al. 2020: N and M, M of 30
+# Of affine maps: radians, shares of both sides, share of the width per height, share of the sides.
+TURN, SCALE, SLANT, AWAY = 0.2, 0.12, 0.15, 0.09
 # Of spectrograms (time down, bands across): how far time and bands are stretched and moved, as shares of
 # themselves; the range of the change in level and of its slope over the bands, in raw levels; the share of
 # samples with noise; the largest masks, as a share of a side.
@@ -42,6 +45,10 @@ def check_augmentation(kind: str, dtype: str, shape: tuple[int, int, int]) -> No
             f"augment spectrogram takes uint8 maps of 1 channel, time down, not {dtype} {size}; "
             "choose shift or none"
         )
+    if kind == "affine" and height == 1:
+        raise UsageError(
+            "augment affine is for maps: a signal cannot be turned; choose shift or none"
+        )
     if kind == "flip" and height == 1:
         raise UsageError("augment flip is for images: a mirrored signal is another signal")
     if kind in POLICIES and (dtype != "uint8" or channels not in (1, 3) or height == 1):
@@ -60,6 +67,8 @@ def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator, fill: i
         return x
     if kind == "spectrogram":
         return spectrogram(x, random)
+    if kind == "affine":
+        return affine(x, random, fill)
     x = shifted(x, reach, random, fill)
     if kind != "shift":
         mirrored = torch.rand(n, generator=random) < 0.5
@@ -78,6 +87,28 @@ def shifted(x: Tensor, reach: int, random: torch.Generator, fill: int = 0) -> Te
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, 2r+1, 2r+1, H, W], a view
     by = torch.randint(0, 2 * reach + 1, (2, n), generator=random)
     return windows[torch.arange(n), :, by[0].clamp(max=2 * down), by[1]]
+
+
+def affine(x: Tensor, random: torch.Generator, fill: int = 0) -> Tensor:
+    """Every sample of [N, C, H, W] turned, stretched, slanted and moved as a whole; `fill` moves in.
+
+    Nearest neighbour: all channels of a pixel come from one pixel, and no new values arise.
+    """
+    n = len(x)
+
+    def draw(*shape: int) -> Tensor:
+        """Evenly from -1...1."""
+        return 2 * torch.rand(n, *shape, generator=random) - 1
+
+    turn, scale, slant = TURN * draw(), 1 + SCALE * draw(2), SLANT * draw()
+    cos, sin = torch.cos(turn), torch.sin(turn)
+    columns = torch.stack([cos, sin, slant - sin, cos], 1).view(n, 2, 2) * scale[:, :, None]
+    matrix = torch.cat([columns.transpose(1, 2), 2 * AWAY * draw(2)[:, :, None]], dim=2)
+    grid = torch.nn.functional.affine_grid(matrix, list(x.shape), align_corners=False)
+    moved = torch.nn.functional.grid_sample(
+        x.to(torch.float32) - fill, grid, mode="nearest", align_corners=False
+    )
+    return (moved + fill).to(x.dtype)
 
 
 def spectrogram(x: Tensor, random: torch.Generator) -> Tensor:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgesnn.compiler import ir
+from edgesnn.data.dataset import Dataset
 from edgesnn.targets.errors import EdgesnnError
 
 MAX_COUNT = 255
 POLARITIES = 2  # channels of a step: OFF, ON
+
+
+def is_events(data: Dataset) -> bool:
+    """Whether samples are steps of events (`step_frames`), for networks that take those."""
+    return isinstance(data.stream, ir.EventStream)
 
 
 def bin_events(

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from edgesnn.coding.latency import check_latency, latency_encode
 from edgesnn.layers.base import Extent, Layer, pair
-from edgesnn.networks.arithmetic import channel_last, direct_spikes, max_pooled, potential
+from edgesnn.networks.arithmetic import (
+    channel_last,
+    direct_spikes,
+    event_steps,
+    max_pooled,
+    potential,
+)
 from edgesnn.networks.spec import NeuronSpec, neuron_spec
 from edgesnn.neurons.build import population
 
@@ -18,6 +24,24 @@ class _Encoder(Layer):
     """A layer that reads samples: it makes the steps, and has to know how many."""
 
     timesteps: int
+
+
+class Events(_Encoder):
+    """The events of a sensor: samples [N, T C, H, W], channel t C + c, non-zero where one came in step t.
+
+    Nothing is encoded. For a net that is silent without events give the layers after it norm=False, or let
+    training replace their batch norms: it keeps their weights (docs/TRAINING.md).
+    """
+
+    kind = "events"
+
+    def __init__(self, *, timesteps: int) -> None:
+        super().__init__()
+        check_latency(timesteps, GRADIENT)
+        self.timesteps = timesteps
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return event_steps(samples, self.timesteps)
 
 
 class EncodeConv(_Encoder):

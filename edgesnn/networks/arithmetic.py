@@ -35,6 +35,48 @@ def batch_norm(linear: Linear, start: NeuronSpec | float) -> nn.BatchNorm2d | nn
     return norm
 
 
+class RmsNorm(nn.Module):
+    """y = weight * x / sqrt(mean(x^2) + eps) per channel: a batch norm that leaves silence silent.
+
+    For nets of events: where nothing arrives no current flows, so a membrane at rest is 0 and costs nothing.
+    It has a batch norm's state, and folds like one; running_mean and bias are constants, 0 unless loaded.
+    """
+
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), start))
+        self.eps, self.momentum = 1e-5, 0.1
+        for name, value in (("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((channels,), value))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[N, C] or float[N, C, H, W] to the same."""
+        channel = (1, -1) if x.dim() == 2 else (1, -1, 1, 1)
+        var = self.running_var
+        if self.training:
+            others = [d for d in range(x.dim()) if d != 1]
+            var = (x - self.running_mean.view(channel)).square().mean(others)
+            with torch.no_grad():
+                self.running_var.lerp_(var, self.momentum)
+                self.num_batches_tracked += 1
+        factor = self.weight * torch.rsqrt(var + self.eps)
+        offset = self.bias - self.running_mean * factor
+        return torch.addcmul(offset.view(channel), x, factor.view(channel))
+
+
+def event_steps(samples: Tensor, timesteps: int) -> Tensor:
+    """float[T, N, C, H, W] of 0 and 1: events of samples [N, T C, H, W], channel t C + c; non-zero is one."""
+    steps = samples.ne(0).to(samples.dtype).unflatten(1, (timesteps, -1)).transpose(0, 1)
+    maps = steps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return maps.unflatten(0, (timesteps, -1))
+
+
 def channel_last(samples: Tensor) -> Tensor:
     """float[N, C, H, W], channel-last in memory."""
     return samples.contiguous(memory_format=torch.channels_last)

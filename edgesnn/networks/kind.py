@@ -14,7 +14,7 @@ class Recipe:
 
     rate_penalty, early_penalty: weights of the two spike penalties; encoder_bias: the initial bias
     of the encoder's batch norm, below 0 for fewer and later encoder spikes. schedule: of the learning
-    rate, "one-cycle" or "cosine".
+    rate, "one-cycle" or "cosine". leak, output_leak: of hidden and output membranes.
     """
 
     epochs: int
@@ -26,6 +26,10 @@ class Recipe:
     augment: str = "shift"
     schedule: str = "one-cycle"
     label_smoothing: float = 0.0
+    leak: float = 0.5
+    output_leak: float = 0.5
+    exit: str = "first-spike"
+    loss: str = "tad"
 
 
 # The papers' large nets: 200 epochs of AdamW, the rate falling as a cosine, no penalty on spikes.

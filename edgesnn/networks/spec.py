@@ -15,6 +15,7 @@ Pair = tuple[int, int]  # (along the height, along the width)
 # What each kind uses of a layer's fields beyond kind, name and sources; the others keep their defaults.
 _CONV = {"out", "kernel", "stride", "padding"}
 USED = {
+    "events": set(),
     "encode-conv": _CONV | {"pool"},
     "encode-dense": {"out"},
     "encode-raw": {"pool"},
@@ -28,7 +29,8 @@ USED = {
     "output": {"out"},
 }
 KINDS = tuple(USED)
-ENCODERS = ("encode-conv", "encode-dense", "encode-raw", "direct-conv", "direct-dense")
+EVENTS = "events"
+ENCODERS = (EVENTS, "encode-conv", "encode-dense", "encode-raw", "direct-conv", "direct-dense")
 CONVS = ("encode-conv", "direct-conv", "conv")
 LATENCY_ENCODERS = ("encode-conv", "encode-dense", "encode-raw")
 SPIKING = ("direct-conv", "direct-dense", "conv", "dense")  # layers with a population of neurons
@@ -93,6 +95,7 @@ class LayerSpec:
     """One layer. out: channels or units; kernel, stride, padding: in samples; pool: see below.
 
     kind, by what it does:
+    events: the sample is the events of all steps, channel t C + c for step t = 0...T-1: nothing to encode;
     encode-conv, encode-dense: linear map, batch norm, max-pool `pool` (1 is none), sigmoid, spike time;
     encode-raw: the sample itself, in [0, 1], is the spike time's value; direct-conv, direct-dense: linear
     map and batch norm of the sample are a constant current into spiking neurons; conv, dense: spiking,
@@ -118,7 +121,8 @@ class LayerSpec:
 class NetworkSpec:
     """An acyclic net of layers in topological order: an encoder first, the output last.
 
-    input_shape: (height, width, channels). A signal has height 1: all windows are then 1 x k.
+    input_shape: (height, width, channels) of a sample, of events with the channels of all T steps. A signal
+    has height 1: all windows are then 1 x k.
     neuron: of every spiking layer that names none. U[t] = output_leak * U[t-1] + O[t] are the output
     membranes; learn_output_leak: one learned leak per class (temporal selector).
     norm: batch norm in every layer but the output; without it every linear map has a bias.
@@ -141,6 +145,11 @@ class NetworkSpec:
     @property
     def output(self) -> LayerSpec:
         return self.layers[-1]
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether a sensor sends the first spikes. Without events such a net is silent (see `RmsNorm`)."""
+        return self.encoder.kind == EVENTS
 
     def window(self, size: int, along_height: int) -> Pair:
         """(height, width) of a window of `size`; along_height stands for the height of a signal."""
@@ -235,6 +244,13 @@ class NetworkSpec:
             if len(set(sources)) > 1:
                 raise UsageError(f"layer {layer.name}: its sources are maps of different shapes")
             return sources[0]
+        if layer.kind == EVENTS:
+            if channels % self.timesteps:
+                raise UsageError(
+                    f"network {self.name} takes events, and {channels} channels are not {self.timesteps} "
+                    "steps of them: choose data of events, such as nmnist-events"
+                )
+            return (height, width, channels // self.timesteps)
         if "out" in USED[layer.kind] and "kernel" not in USED[layer.kind]:
             return (1, 1, layer.out)
         if "kernel" in USED[layer.kind]:

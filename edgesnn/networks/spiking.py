@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from edgesnn.coding.latency import LatencyEncoder, latency_encode
 from edgesnn.networks.arithmetic import (
+    RmsNorm,
     batch_norm,
     channel_last,
     currents,
     direct_spikes,
+    event_steps,
     leaky_membranes,
     max_pooled,
     merged,
@@ -21,6 +23,7 @@ from edgesnn.networks.arithmetic import (
 )
 from edgesnn.networks.spec import (
     CONVS,
+    EVENTS,
     INPUT,
     LATENCY_ENCODERS,
     SPIKING,
@@ -37,8 +40,8 @@ class Activity:
     """What happened in T steps on N samples. Spikes are float[T, N, ...] of 0 and 1.
 
     membranes: float[T, N, classes], the output membranes U[t]. currents: their input O[t], alike.
-    encoder: the spikes of the first layer. hidden: those of each further spiking layer, by name.
-    sources: what each layer after the first received; a merge's is the sum of its sources.
+    encoder: the spikes of the first layer (of events, they themselves). hidden: those of each further
+    spiking layer, by name. sources: what each layer after the first received; a merge's is the sum of its own.
     """
 
     membranes: Tensor
@@ -53,7 +56,8 @@ class SpikingNetwork(nn.Module):
 
     Submodules: linear.<layer>, norm.<layer>, neuron.<layer>. Dense weights take the channel-last
     flattened order of their source map, index (y * W + x) * C + c. Batch norm averages over time and
-    batch together, so it folds into one set of weights for all steps.
+    batch together, so it folds into one set of weights for all steps. A net of events has a norm
+    without an offset instead (`RmsNorm`), and its output has no bias to learn.
 
     gradient: of the latency encoder; encoder_bias: initial bias of its batch norm; neuron_mode: "loop",
     "parallel" or "auto" for neurons that have both forms.
@@ -85,8 +89,15 @@ class SpikingNetwork(nn.Module):
                 self.neuron[layer.name] = population(neuron, spec.timesteps, neuron_mode)
             if layer.kind == "output" or not spec.norm:
                 continue
+            if spec.takes_events:
+                self.norm[layer.name] = RmsNorm(layer.out, 0.5 * spec.neuron_of(layer).v_threshold)
+                continue
             start = encoder_bias if layer.kind in LATENCY_ENCODERS else spec.neuron_of(layer)
             self.norm[layer.name] = batch_norm(linear, start)
+        if spec.takes_events:
+            output = self.linear[spec.output.name]
+            assert isinstance(output, nn.Linear)
+            nn.init.zeros_(output.bias).requires_grad_(False)
         self.output_leak = shift_representable(spec.output_leak)
         if spec.learn_output_leak:
             logits = torch.full((spec.classes,), leak_logit(spec.output_leak))
@@ -111,7 +122,10 @@ class SpikingNetwork(nn.Module):
         spec = self.spec
         count = spec.timesteps if steps is None else min(steps, spec.timesteps)
         first, *rest = spec.layers
-        encoded = self._encode(first, channel_last(samples))[:count]
+        if first.kind == EVENTS:
+            encoded = event_steps(samples, spec.timesteps)[:count]
+        else:
+            encoded = self._encode(first, channel_last(samples))[:count]
         done = {first.name: encoded}
         hidden: dict[str, Tensor] = {}
         sources: dict[str, Tensor] = {}

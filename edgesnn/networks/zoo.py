@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgesnn.compiler.check import MAX_TIMESTEPS
+from edgesnn.networks.events import EVENT_NETS
 from edgesnn.networks.kind import NetworkKind
 from edgesnn.networks.mcu import MCU
 from edgesnn.networks.psn_net import PSN_NET
 from edgesnn.networks.resnet import RESNETS
 from edgesnn.networks.signal import SIGNAL
-from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec, Shape, neuron_spec
+from edgesnn.networks.spec import EVENTS, LayerSpec, NetworkSpec, NeuronSpec, Shape, neuron_spec
 from edgesnn.networks.spectrogram import SOUND
 from edgesnn.networks.vgg import VGGS
 from edgesnn.targets.errors import UsageError
 
 NETWORKS: dict[str, NetworkKind] = {
-    kind.name: kind for kind in (*MCU, SIGNAL, SOUND, *RESNETS, *VGGS, PSN_NET)
+    kind.name: kind for kind in (*MCU, SIGNAL, SOUND, *EVENT_NETS, *RESNETS, *VGGS, PSN_NET)
 }
 # What stands first: the learned features' latency, the samples' own latency, or their constant current.
 ENCODER_FORMS = ("latency", "raw", "direct")
@@ -48,7 +49,11 @@ def network_spec(
     check_sizes(classes, timesteps)
     if encoder not in ENCODER_FORMS:
         raise UsageError(f"unknown encoder {encoder!r}: one of {', '.join(ENCODER_FORMS)}")
-    layers = _encoded(network_kind(name).layers(input_shape, classes), encoder)
+    layers = network_kind(name).layers(input_shape, classes)
+    if layers[0].kind != EVENTS:
+        layers = _encoded(layers, encoder)
+    elif encoder != "latency":
+        raise UsageError(f"{name} takes events, which are spikes already: leave the encoder out")
     spec = NetworkSpec(
         name,
         input_shape,

@@ -25,6 +25,7 @@ from edgesnn.compiler.lower import lower_with_units
 from edgesnn.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgesnn.compiler.passes.quantise import Units
 from edgesnn.compiler.passes.round_leaks import round_leaks
+from edgesnn.networks.arithmetic import event_steps
 from edgesnn.neurons.surrogate import step
 from edgesnn.quantisation.integer import (
     FLOAT32_EXACT,
@@ -85,8 +86,8 @@ def integer_network(graph: g.Graph, weights: str = "int8") -> IntegerNetwork:
 class IntegerNetwork(nn.Module):
     """Parameters weight.<layer> and bias.<layer>, float64, in the compiler's layout.
 
-    An encoder of raw samples has fixed weights. surrogate, width: of the spikes, in units of the float
-    network's membranes.
+    An encoder of raw samples has fixed weights; a network of events without biases gets none. surrogate,
+    width: of the spikes, in units of the float network's membranes.
     """
 
     def __init__(
@@ -100,12 +101,13 @@ class IntegerNetwork(nn.Module):
             if isinstance(layer, g.Linear):
                 assert layer.linear.bias is not None
                 fixed = isinstance(layer, g.LatencyEncode) and layer.activation == "identity"
-                for group, value in (
-                    (self.weight, layer.linear.weight),
-                    (self.bias, layer.linear.bias),
+                silent = isinstance(graph.input, g.EventInput) and not layer.linear.bias.any()
+                for group, value, kept in (
+                    (self.weight, layer.linear.weight, fixed),
+                    (self.bias, layer.linear.bias, fixed or silent),
                 ):
                     tensor = torch.tensor(value, dtype=torch.float64)
-                    group[layer.name] = nn.Parameter(tensor, requires_grad=not fixed)
+                    group[layer.name] = nn.Parameter(tensor, requires_grad=not kept)
         self._lowered: tuple[list[Tensor], _Lowered] | None = None
         self._lower()
 
@@ -136,7 +138,7 @@ class IntegerNetwork(nn.Module):
         return low
 
     def forward(self, samples: np.ndarray | Tensor, *, trace: bool = False) -> IntegerActivity:
-        """Run raw samples [N, H, W, C] of the input's type through all T steps."""
+        """Run raw samples [N, H, W, C] of the input's type through all T steps; of events [N, H, W, T C]."""
         with exact_arithmetic():
             return self._run(samples, trace)
 
@@ -144,11 +146,13 @@ class IntegerNetwork(nn.Module):
         low = self._lower()
         program, layers = low.program, {layer.name: layer for layer in self.graph.layers}
         source = program.input
-        assert isinstance(source, ir.SampleInput)
         device = next(iter(self.weight.values())).device
-        raw = torch.as_tensor(samples, device=device)
-        x = (raw.to(torch.float64) - source.zero_point).permute(0, 3, 1, 2)
+        x = torch.as_tensor(samples, device=device).permute(0, 3, 1, 2).to(torch.float64)
         events: dict[str, Tensor] = {}
+        if isinstance(source, ir.EventInput):
+            events[source.name] = x = event_steps(x, program.timesteps)
+        else:
+            x = x - source.zero_point
         states: dict[str, Tensor] = {}
         hidden: dict[str, Tensor] = {}
         membranes = encoder = x

@@ -13,7 +13,7 @@ from edgesnn.checkpoint import Checkpoint, to_graph
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import fan_out as event_fan_out
 from edgesnn.data.dataset import Dataset
-from edgesnn.networks.spec import CONVS, NetworkSpec
+from edgesnn.networks.spec import CONVS, EVENTS, NetworkSpec
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.quantisation.network import KEPT_VALUES, IntegerNetwork, integer_network
 from edgesnn.reports.tables import Batch, Subject, figures
@@ -82,7 +82,7 @@ def dense_macs(spec: NetworkSpec) -> dict[str, int]:
             out[layer.name] = height * width * layer.out * source[2] * kernel[0] * kernel[1]
         elif layer.out:
             out[layer.name] = source[0] * source[1] * source[2] * layer.out
-        elif layer.kind == "encode-raw":
+        elif layer.kind in ("encode-raw", EVENTS):
             out[layer.name] = 0
     return out
 
@@ -128,6 +128,8 @@ def _integer_batches(
             act = net(data.x[i : i + batch], trace=True)
         membranes = act.membranes.to(torch.int64).numpy()
         nothing = np.zeros(membranes.shape[:2])
+        if isinstance(program.input, ir.EventInput):  # in the program the sensor itself, here a layer
+            act.events[names[0]] = act.events[program.input.name]
         sops = [
             sum(
                 (_summed(act.events[s].to(torch.float64) * fan) for s, fan in fans.get(x, [])),

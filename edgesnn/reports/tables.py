@@ -10,6 +10,7 @@ import numpy as np
 
 from edgesnn.coding.readout import EARLY_EXITS, Decisions, criterion, decode
 from edgesnn.data.dataset import Dataset
+from edgesnn.data.events import is_events
 from edgesnn.reports.energy import energy
 from edgesnn.training.select import fine_candidates
 
@@ -75,7 +76,8 @@ def figures(subject: Subject, batches: Iterable[Batch], data: Dataset) -> dict[s
     membranes = np.concatenate(parts, axis=1)
     step, label = np.concatenate(steps), np.concatenate(labels)
     n = len(step)
-    right = label == data.y
+    must_exit = is_events(data)  # a stream of events has no last step to answer at
+    right = (label == data.y) & (np.concatenate(exited) | (not must_exit))
     spikes, sops = ran / n
     histogram = np.bincount(step, minlength=subject.timesteps + 1)
     return {
@@ -106,7 +108,7 @@ def figures(subject: Subject, batches: Iterable[Batch], data: Dataset) -> dict[s
         ],
         "accuracy_per_class": _per_class(label, data),
         "confusion": _confusion(label, data.y, membranes.shape[-1]),
-        "curves": _curves(membranes, data.y, exit, value, unit),
+        "curves": _curves(membranes, data.y, exit, value, unit, must_exit),
         "difficulty": by_difficulty(hardness(membranes[-1], subject.unit), step, right),
         "energy": energy(
             subject.macs,
@@ -135,7 +137,7 @@ def _confusion(label: np.ndarray, y: np.ndarray, classes: int) -> list[list[int]
 
 
 def _curves(
-    membranes: np.ndarray, y: np.ndarray, kind: str, value: float, unit: float
+    membranes: np.ndarray, y: np.ndarray, kind: str, value: float, unit: float, must_exit: bool
 ) -> dict[str, list[dict[str, float]]]:
     """Accuracy against mean steps over thresholds, for each early exit; empty for a readout without one.
 
@@ -156,7 +158,8 @@ def _curves(
             reached = seen >= v
             steps = np.where(reached.any(axis=0), reached.argmax(axis=0), last)
             at = float(steps.mean()) + 1.0
-            points[at, float(right[steps, columns].mean())] = float(v) * unit
+            answered = reached.any(axis=0) | (not must_exit)
+            points[at, float((right[steps, columns] & answered).mean())] = float(v) * unit
         out[exit] = [
             {"value": v, "accuracy": accuracy, "mean_timesteps": at}
             for (at, accuracy), v in sorted(points.items(), key=lambda item: item[1])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgesnn.checkpoint import Checkpoint, to_graph
+from edgesnn.compiler import ir
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.quantisation.aware import fine_tune
 from edgesnn.quantisation.fold import tuned_checkpoint
@@ -46,7 +47,14 @@ def lowered(checkpoint: Checkpoint, options: Options) -> IntegerNetwork | None:
 def accuracy_of(network: IntegerNetwork, data: Split) -> tuple[float, float]:
     """(accuracy, mean steps) of the integer program with its exit, on raw samples."""
     counts = network.evaluate_counts(data[0])
-    return float((counts.labels == data[1]).mean()), float(counts.steps.mean())
+    answered = counts.exited | (not _must_exit(network))
+    right = (counts.labels == data[1]) & answered
+    return float(right.mean()), float(counts.steps.mean())
+
+
+def _must_exit(network: IntegerNetwork) -> bool:
+    """Whether a sample without an exit is wrong: of a stream of events it gets no answer."""
+    return isinstance(network.graph.stream, ir.EventStream)
 
 
 def with_integers(
@@ -120,6 +128,7 @@ def _read_again(
             options.exit,
             accuracy=options.target_accuracy or None,
             steps=options.target_steps or None,
+            must_exit=_must_exit(tuned),
         )
         readout = ReadoutSpec(options.exit, chosen.value)
         checkpoint = replace(checkpoint, readout=readout)

@@ -20,6 +20,7 @@ from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset
 from edgesnn.data.augment import augmented, check_augmentation, shift_reach
 from edgesnn.data.dataset import stratified_split
+from edgesnn.data.events import is_events
 from edgesnn.networks.resolve import Resolved
 from edgesnn.networks.spec import SPIKING, NetworkSpec
 from edgesnn.networks.spiking import SpikingNetwork
@@ -246,7 +247,7 @@ class Run:
         """The exit's value; takes the net over as the best if it is."""
         options, membranes = self.options, outputs.membranes
         if options.paper_literal:
-            chosen = _at_threshold(membranes, self.val_y, options)
+            chosen = _at_threshold(membranes, self.val_y, options, is_events(self.data))
         else:
             chosen = select_exit(
                 membranes,
@@ -254,6 +255,7 @@ class Run:
                 options.exit,
                 accuracy=options.target_accuracy or None,
                 steps=options.target_steps or None,
+                must_exit=is_events(self.data),
             )
         if not self.stages.last(self.epoch - 1):
             return chosen
@@ -381,15 +383,20 @@ class Run:
         return f"{after}; {self.out} holds the best net so far; --resume goes on"
 
 
-def _at_threshold(membranes: np.ndarray, y: np.ndarray, options: Options) -> Chosen:
+def _at_threshold(
+    membranes: np.ndarray, y: np.ndarray, options: Options, must_exit: bool
+) -> Chosen:
     """The exit at the neurons' threshold, as the papers have it."""
     value = options.v_threshold
     decided = decode(membranes, options.exit, value)
-    return Chosen(value, float((decided.labels == y).mean()), float(decided.steps.mean()))
+    right = (decided.labels == y) & (decided.exited | (not must_exit))
+    return Chosen(value, float(right.mean()), float(decided.steps.mean()))
 
 
 def _check_penalties(options: Options, spec: NetworkSpec) -> None:
     """UsageError for a penalty on layers that the net does not have."""
+    if spec.takes_events and options.early_penalty > 0.0:
+        raise UsageError("early-penalty: the events of a sensor cannot be trained away")
     if not isinstance(options.rate_penalty, dict):
         return
     hidden = [layer.name for layer in spec.layers[1:] if layer.kind in SPIKING]

@@ -40,6 +40,7 @@ def select_exit(
     *,
     accuracy: float | None = None,
     steps: float | None = None,
+    must_exit: bool = False,
 ) -> Chosen:
     """The value of exit `kind` on validation samples; membranes: [T, N, classes], y: int64[N].
 
@@ -47,6 +48,7 @@ def select_exit(
     most accurate value of at most so many mean steps, else the fastest, `met` False. Neither: the fewest
     mean steps within 0.1 points (or one sample) of the best accuracy, of the values 0.25, 0.5 ... 16.
     Equal steps go to the higher accuracy, then to the larger value. A rate readout has no value (0).
+    must_exit: as in `trade_off`.
     """
     check_wanted(accuracy, steps)
     if kind == "rate":
@@ -55,7 +57,7 @@ def select_exit(
     else:
         fine = accuracy is not None or steps is not None
         values = fine_candidates(membranes, kind) if fine else CANDIDATES
-        front = trade_off(membranes, y, kind, values)
+        front = trade_off(membranes, y, kind, values, must_exit)
     return pick(front, len(y), accuracy=accuracy, steps=steps)
 
 
@@ -74,8 +76,13 @@ def default_val_fraction(samples: int) -> float:
     return SMALL_VAL_FRACTION if samples < SMALL_SET else VAL_FRACTION
 
 
-def trade_off(membranes: np.ndarray, y: np.ndarray, kind: str, values: np.ndarray) -> list[Chosen]:
-    """What the values do, without those that another one beats: more steps, more accuracy."""
+def trade_off(
+    membranes: np.ndarray, y: np.ndarray, kind: str, values: np.ndarray, must_exit: bool = False
+) -> list[Chosen]:
+    """What the values do, without those that another one beats: more steps, more accuracy.
+
+    must_exit: a sample without an exit is wrong, for in a stream of events it gets no answer.
+    """
     reached = criterion(membranes, kind)
     correct = membranes.argmax(axis=-1) == y
     last = membranes.shape[0] - 1
@@ -83,10 +90,10 @@ def trade_off(membranes: np.ndarray, y: np.ndarray, kind: str, values: np.ndarra
     tried = []
     for value in values:
         out = reached >= value
-        steps = np.where(out.any(axis=0), out.argmax(axis=0), last)
-        tried.append(
-            Chosen(float(value), float(correct[steps, columns].mean()), float((steps + 1).mean()))
-        )
+        exited = out.any(axis=0)
+        steps = np.where(exited, out.argmax(axis=0), last)
+        right = correct[steps, columns] & (exited | (not must_exit))
+        tried.append(Chosen(float(value), float(right.mean()), float((steps + 1).mean())))
     tried.sort(key=lambda c: (c.mean_steps, -c.accuracy, -c.value))
     front = tried[:1]
     for c in tried[1:]:

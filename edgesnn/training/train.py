@@ -17,8 +17,10 @@ from torch import nn
 from edgesnn.checkpoint import save_checkpoint
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset, load
+from edgesnn.data.events import POLARITIES, is_events
 from edgesnn.data.folders import check_writable
 from edgesnn.networks.resolve import OWN, Resolved, label, recipe_of, resolve
+from edgesnn.networks.spec import SPIKING, NetworkSpec
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.distributed import World, joined
 from edgesnn.training.evaluate_float import evaluate
@@ -155,8 +157,46 @@ def _set_up(
     if given.get("epochs") is None:
         steps = max(1, round(len(train_set) * (1.0 - options.val_fraction)) // options.batch)
         options = replace(options, epochs=max(options.epochs, math.ceil(MIN_STEPS / steps)))
+    options = _with_steps(options, given, train_set)
     options, resolved = _resolved(net, options, given, train_set)
+    _check_events(resolved.spec, options, train_set)
     return Run(options, resolved, train_set, out, state_path, world, log), test_set
+
+
+def _with_steps(options: Options, given: dict[str, Any], data: Dataset) -> Options:
+    """Events come in steps: their number is the data's."""
+    if not is_events(data):
+        return options
+    steps = data.shape[2] // POLARITIES
+    if given.get("timesteps") not in (None, steps):
+        raise UsageError(f"{data.name} has {steps} steps of events a sample: leave timesteps out")
+    return replace(options, timesteps=steps)
+
+
+def _check_events(spec: NetworkSpec, options: Options, data: Dataset) -> None:
+    """UsageError unless net and data go together, and an event net can run in a stream without end."""
+    if is_events(data) and not spec.takes_events:
+        raise UsageError(
+            f"{data.name} is events, {spec.name} takes samples: choose a net that takes events, mcu-events"
+        )
+    if spec.takes_events and not is_events(data):
+        raise UsageError(
+            f"{spec.name} takes events, {data.name} is samples: choose data of events, such as nmnist-events"
+        )
+    if not spec.takes_events:
+        return
+    if options.exit == "rate":
+        raise UsageError(f"{spec.name}: a stream of events has no last step for a rate exit")
+    for layer in spec.layers:
+        rule = spec.neuron_of(layer)
+        if layer.kind in SPIKING and (rule.kind != "lif" or rule.leak >= 1.0):
+            raise UsageError(
+                f"{spec.name}: a stream of events has no end, so its neurons are lif with a leak below 1"
+            )
+    if spec.output_leak >= 1.0:
+        raise UsageError(
+            f"{spec.name}: a stream of events has no end: choose an output-leak below 1"
+        )
 
 
 def _resolved(

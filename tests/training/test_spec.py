@@ -28,7 +28,7 @@ def net(*layers: LayerSpec, **changes: Any) -> NetworkSpec:
 GOOD = net(A, B, M, D, O, neuron=NeuronSpec("lif", 0.25, reset="hard"), learn_output_leak=True)
 
 
-@pytest.mark.parametrize("spec", [GOOD, *(network_spec(n, (16, 16, 3), 4, 2) for n in NETWORKS)])
+@pytest.mark.parametrize("spec", [GOOD, *(network_spec(n, (16, 16, 4), 4, 2) for n in NETWORKS)])
 def test_plain_values_and_back(spec: NetworkSpec) -> None:
     plain = spec.to_dict()
     assert NetworkSpec.from_dict(json.loads(json.dumps(plain))) == spec
