@@ -48,8 +48,6 @@ _STREAM_ENTRIES = (
     "esnn_stream_step",
 )
 _STREAM_FUNCTIONS = r"(^|:)(node_\d+|esnn_log_mel_row)$"
-# The front end works on every sample of a signal: time counts, not size.
-_FLAGS = {"esnn_log_mel.c": ["-O3"]}
 
 Progress = Callable[[str], None]
 
@@ -149,7 +147,7 @@ class _Build:
         core = ["esnn.c", "model.c", *self._stream_sources()]
         objects = [f"obj/{Path(name).stem}.o" for name in core]
         for name in core:
-            self._compile(f"src/{name}", _FLAGS.get(name, ["-O2"]))
+            self._compile(f"src/{name}", ["-O2"])
         if self.codegen == "c":
             self._compile("src/kernels.c", self._kernel_flags())
             kernel_objects = ["obj/kernels.o"]
