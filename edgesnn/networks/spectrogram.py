@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from edgesnn.networks.kind import NetworkKind, Recipe
+from edgesnn.networks.kind import NetworkKind, Recipe, side
 from edgesnn.networks.spec import LayerSpec, Shape
 
 
 def _sound(shape: Shape, classes: int) -> tuple[LayerSpec, ...]:
+    left = (side(shape) - 1) // 2 + 1
+    layers = [LayerSpec("encode-conv", "encoder", 16, 5, 2, 2)]
+    for n, channels in enumerate((32, 48), 1):
+        layers.append(LayerSpec("conv", f"conv{n}", channels, 3, padding=1))
+        if left > 1:  # small maps are left as they are
+            layers.append(LayerSpec("or-pool", f"pool{n}", kernel=2, stride=2))
+            left //= 2
     return (
-        LayerSpec("encode-conv", "encoder", 16, 5, 2, 2),
-        LayerSpec("conv", "conv1", 32, 3, padding=1),
-        LayerSpec("or-pool", "pool1", kernel=2, stride=2),
-        LayerSpec("conv", "conv2", 48, 3, padding=1),
-        LayerSpec("or-pool", "pool2", kernel=2, stride=2),
+        *layers,
         LayerSpec("dense", "dense", out=64),
         LayerSpec("output", "output", out=classes),
     )
