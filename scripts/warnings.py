@@ -14,8 +14,9 @@ from edgesnn.targets.toolchain import find_toolchain
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "runtime" / "c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-O2")
-# firmware.c includes the header of a generated model; this one stands for it.
+# firmware.c includes the header of a generated model; this one stands for it, with a stream and without.
 MODEL = ROOT / "tests" / "board"
+STREAM = ("-DTEST_STREAM", "-DESNN_LINK_STREAM")
 
 
 def main() -> int:
@@ -37,8 +38,9 @@ def main() -> int:
                 folders = [CORE, MODEL, *board.includes]
                 include = [word for f in folders for word in ("-I", str(f))]
                 every = [s for s in sources if s.name != "esnn_host.c"] + [*board.sources]
-                for source in every:
-                    tools.compile(str(source), obj, [*STRICT, *board.cflags, *include], ROOT)
+                with_stream = [s for s in sources if s.name in ("esnn_link.c", "firmware.c")]
+                for source, flags in [*((s, ()) for s in every), *((s, STREAM) for s in with_stream)]:
+                    tools.compile(str(source), obj, [*STRICT, *flags, *board.cflags, *include], ROOT)
                     count += 1
     print(f"{count} compilations without a warning")
     return 0 if count else 1
