@@ -99,6 +99,8 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> ir.P
                     readout = _parse(call.args[0], arrays or {})
                 elif keyword == "stream" and len(call.args) == 1:
                     stream = _parse(call.args[0], arrays or {})
+                    if not isinstance(stream, ir.Stream):
+                        raise ValueError("stream(...) holds a WindowStream or an EventStream")
                 else:
                     raise ValueError(f"unknown statement {keyword!r}")
             else:
