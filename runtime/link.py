@@ -140,7 +140,8 @@ class BoardInfo:
     def parse(payload: bytes) -> BoardInfo:
         api, event, output, *rest = _unpack(_HELLO, payload)
         name = payload[_HELLO.size :].decode("utf-8", errors="replace")
-        return BoardInfo(api, event, output & ~_STREAMS, *rest, name, bool(output & _STREAMS))
+        streams = bool(output & _STREAMS)
+        return BoardInfo(*(api, event, output & ~_STREAMS, *rest, name, streams))
 
 
 class _Port:
