@@ -139,7 +139,7 @@ def train(
         lr: Peak learning rate.
         schedule: one-cycle or cosine.
         warm_up: Share of the steps in which the rate rises; default 0.15, for cosine 0.05.
-        augment: none, shift, flip (and shift), randaugment or autoaugment.
+        augment: none, shift, flip (and shift), randaugment, autoaugment, spectrogram or affine (docs/DATA.md).
         seed: Decides initial weights, order and augmentation.
         val_fraction: Share of train held out to choose the epoch and the exit's value.
         target_accuracy: Choose the fewest steps that reach it on validation, such as 0.99.
@@ -915,8 +915,11 @@ def _profiled(
 
     with Session(bundle, port, board) as session:
         x, y, what = evaluate.load_samples(session, data, split, samples, data_dir)
+        signal, missing = profiling.find_signal(session, data, split, data_dir)
+        if missing is not None:
+            _say(f"no signal is played: {missing}")
         return profiling.profile(
-            session, x, what, evaluate.counted, y=y, sweep_samples=sweep, say=_say
+            session, x, what, evaluate.counted, y=y, signal=signal, sweep_samples=sweep, say=_say
         )
 
 
@@ -1524,6 +1527,8 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     _pairs(f"{report['model']}, {report['engine']}", rows, file)
     _print_parts(report, file)
     _print_sweep(report, file)
+    if report["signal"] is not None:
+        _print_signal(report["signal"], file)
 
 
 def _energy_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -1597,6 +1602,37 @@ def _print_sweep(report: dict[str, Any], file: TextIO) -> None:
         )
     print(f"threshold of the {found['exit']} exit, {found['samples']:,} samples", file=file)
     _grid(("", "threshold", "accuracy", "mean timesteps", f"{unit} (estimate)"), rows, file)
+
+
+def _print_signal(signal: dict[str, Any], file: TextIO) -> None:
+    """What a second of signal costs."""
+    found, board = signal["score"], signal["board"]
+    rows = [
+        ("signal", f"{signal['signal_seconds']:,.1f} s, {found['intervals']:,} labelled intervals"),
+        ("accuracy of the detections", _percent(found["accuracy"])),
+        ("latency from the start", _latency(found["latency_ms"]["from_start"])),
+        ("latency from the end", _latency(found["latency_ms"]["from_end"])),
+        ("decisions", f"{signal['decisions']:,}, {signal['detections']:,} of them detections"),
+    ]
+    if board is not None:
+        unit = board["unit"]
+        network, front = board["network"], board["front_end"]
+        rows += [
+            (f"{unit} per decision", f"{network['mean']:,.0f}, p95 {network['p95']:,.0f}"),
+            ("  front end, apart", f"{front['mean']:,.0f}, p95 {front['p95']:,.0f}"),
+            (f"{unit} per second of signal", f"{board['per_second']:,.0f}"),
+            ("  front end, of it", _percent(board["front_end_share"])),
+            ("  of the nominal clock", _of_clock(board)),
+        ]
+        if board["per_step"] is not None:
+            rows.append((f"{unit} per step", f"{board['per_step']:,.0f}"))
+    rows.append(("this machine's clock", f"{signal['real_time']:,.1f} x real time"))
+    _pairs(f"{signal['recording']}, {signal['mode']} mode", rows, file)
+
+
+def _of_clock(board: dict[str, Any]) -> str:
+    each = ", one cycle each" if board["unit"] == "instructions" else ""
+    return f"{_percent(board['share_of_clock'])} of {board['clock_hz'] / 1e6:g} MHz{each}"
 
 
 def _print_comparison(rows: list[dict[str, Any]], file: TextIO) -> None:

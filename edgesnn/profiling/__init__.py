@@ -2,6 +2,16 @@
 
 from edgesnn.profiling.compare import together
 from edgesnn.profiling.folder import PAGE, check_report_folder, write_report
-from edgesnn.profiling.profile import profile, spread
+from edgesnn.profiling.profile import profile
+from edgesnn.profiling.signal import find_signal
+from edgesnn.profiling.spread import spread
 
-__all__ = ["PAGE", "check_report_folder", "profile", "spread", "together", "write_report"]
+__all__ = [
+    "PAGE",
+    "check_report_folder",
+    "find_signal",
+    "profile",
+    "spread",
+    "together",
+    "write_report",
+]

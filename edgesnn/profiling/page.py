@@ -57,6 +57,7 @@ def _prepared(run: Run, name: str, index: int) -> dict[str, Any]:
         "membranes": plots.membranes,
         "memory": plots.memory,
         "arena": plots.arena,
+        "timeline": plots.timeline,
     }
     pictures = {k: _picture(draw(run, f"r{index}-{k}")) for k, draw in drawn.items()}
     pictures["tradeoff"] = _picture(plots.tradeoff([run], [name], f"r{index}-tradeoff"))

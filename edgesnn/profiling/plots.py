@@ -32,7 +32,7 @@ PART_COLOURS = {  # in the order in which they are shown
     "unsplit": SKY,
     "front end": "#7a9e3f",
 }
-_PLACE = {name: i for i, name in enumerate([*PART_COLOURS, "membranes", "spikes", "input"])}
+_PLACE = {name: i for i, name in enumerate(["membranes", "spikes", "input", *PART_COLOURS])}
 WIDTH = 4.5  # inches; the page scales it to its column
 _STYLE = {
     "svg.fonttype": "none",
@@ -138,7 +138,7 @@ def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
         order = sorted(range(len(labels)), key=lambda i: _PLACE.get(labels[i].split(" ")[0], 0))
         handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     widest = max(len(text) for text in labels) + 4
-    columns = max(1, min(len(labels), 6 if title else 4, 60 // widest))
+    columns = max(1, min(len(labels), 6 if title else 4, 72 // widest))
     # matplotlib fills column by column; people read row by row.
     rows = [i for column in range(columns) for i in range(column, len(labels), columns)]
     legend = figure.legend(
@@ -468,6 +468,44 @@ def ram_parts(run: Run) -> list[tuple[str, int]]:
     parts = [("arena", arena), ("other data", memory["ram_bytes"] - arena)]
     parts.append(("stack, at worst", stack or 0))
     return [(name, value) for name, value in parts if value > 0]
+
+
+def timeline(run: Run, name: str) -> str | None:
+    """Labelled pieces of the signal, and the detections below them."""
+    signal = run["signal"]
+    if signal is None:
+        return None
+    found = signal["timeline"]
+    end = min(signal["signal_seconds"], 12.0)
+    classes = sorted({x[2] for x in found["intervals"]} | {x[1] for x in found["detections"]})
+    colour = {label: SERIES[i % len(SERIES)] for i, label in enumerate(classes)}
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(1.7)
+        for start, stop, label in found["intervals"]:
+            if start >= end:
+                continue
+            axes.barh([0], [stop - start], left=start, height=0.6, color=colour[label])
+            if stop <= end and stop - start > 0.016 * end * len(label):
+                axes.annotate(
+                    label,
+                    ((start + stop) / 2, 0),
+                    ha="center",
+                    va="center",
+                    color="white",
+                    fontsize=8.0,
+                )
+        for at, label in found["detections"]:
+            if at < end:
+                axes.plot([at, at], [0.55, 0.95], color=colour[label], linewidth=2.0)
+                axes.annotate(
+                    _short(label, 8), (at, 1.0), (0, -2), textcoords="offset points", ha="center", va="top",
+                    fontsize=7.5,
+                )  # fmt: skip
+        axes.set(xlim=(0, end), ylim=(1.45, -0.5), xlabel="seconds of signal")
+        axes.set_yticks([0, 0.75], ["labelled", "detected"])
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["left"]].set_visible(False)
+        return _svg(figure, name, "Labelled intervals and detections")
 
 
 ARENA_KINDS = {"u": "membranes", "spikes": "spikes", "frame": "input"}

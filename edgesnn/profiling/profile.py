@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.esnn_file import load_program
+from edgesnn.data import Recording
 from edgesnn.evaluate import Advance, Tally
-from edgesnn.profiling.shares import add_up, split
+from edgesnn.profiling.layers import LAYER_SAMPLES, profile_layers, shares_of
+from edgesnn.profiling.signal import profile_signal
+from edgesnn.profiling.spread import spread
 from edgesnn.profiling.unstopped import (
     Unstopped,
     difficulty,
@@ -24,11 +27,9 @@ from edgesnn.profiling.unstopped import (
 )
 from edgesnn.reports.energy import energy
 from edgesnn.reports.program import subject
-from edgesnn.runtime.engine import Decision
 from edgesnn.runtime.session import Session
 from edgesnn.targets.errors import EdgesnnError
 
-LAYER_SAMPLES = 20  # timing node by node costs a request per node: a few samples tell enough
 SWEEP_SAMPLES = 200  # the interpreter takes up to a tenth of a second each
 BINS = 40
 SPIKING = ("encoder", "spiking")
@@ -36,21 +37,21 @@ SPIKING = ("encoder", "spiking")
 Say = Callable[[str], None]
 
 
-def spread(values: np.ndarray) -> dict[str, float]:
-    """mean, p50, p95, p99, max; a percentile is a value that occurred (nearest rank)."""
-    ranks = {f"p{q}": float(np.percentile(values, q, method="inverted_cdf")) for q in (50, 95, 99)}
-    return {"mean": float(values.mean()), **ranks, "max": float(values.max())}
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Inferences:
-    """Every measured inference, a list a column. amounts: in the report's unit."""
+    """Every measured inference. amounts: float64[N] in `unit`; the others int64[N]; tally: their sums.
 
-    amounts: list[float] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    spikes: list[int] = field(default_factory=list)
-    sops: list[int] = field(default_factory=list)
+    link: seconds of moving data over the link, None without one.
+    """
+
+    unit: str
+    amounts: np.ndarray
+    steps: np.ndarray
+    labels: np.ndarray
+    spikes: np.ndarray
+    sops: np.ndarray
+    tally: Tally
+    link: float | None
 
 
 def profile(
@@ -60,6 +61,7 @@ def profile(
     advance: Advance = lambda items: items,
     *,
     y: np.ndarray | None = None,
+    signal: Recording | None = None,
     sweep_samples: int = SWEEP_SAMPLES,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -69,35 +71,23 @@ def profile(
     "cycles" on a processor), and per layer over the first LAYER_SAMPLES samples, run node by node. On the host
     they are wall-clock microseconds. Moving data over the link is timed apart and is in none of them.
 
-    y: int64[N], without it there is no accuracy. sweep_samples: so many samples go through the reference
-    interpreter without an exit, for what a threshold does; 0: none. say: told what begins.
+    y: int64[N], without it there is no accuracy. signal: played into a model that streams. sweep_samples: so
+    many samples go through the reference interpreter without an exit, for what a threshold does; 0: none. say:
+    told what begins.
     """
-    bundle, counter = session.bundle, session.counter
+    bundle = session.bundle
     program = load_program(bundle.program_path)
     if program.digest()[:16] != bundle.model_id:
         raise EdgesnnError(
             f"{bundle.program_path} is another program than the bundle's; compile again"
         )
     name = f"{bundle.name}, {session.engine_name}"
-    unit = counter.unit if counter is not None else "microseconds"
-    tally, found = Tally(session), _Inferences()
-    spiking = np.array([node.kind in SPIKING for node in bundle.nodes])
-    moved = session.link_seconds
     say(f"{name}: timing {len(x):,} inferences")
-    if counter is None:
-        session.classify(x[0])  # the first call loads what later ones find in the cache
-    for sample in advance(list(x)):
-        decision = session.classify(sample)
-        tally.add(decision)
-        found.amounts.append(_amount(session, decision.ticks, decision.seconds))
-        found.steps.append(decision.step)
-        found.labels.append(decision.label)
-        found.spikes.append(int(decision.events[spiking].sum()))
-        found.sops.append(int(decision.sops.sum()))
-    link = None if moved is None else (session.link_seconds or 0.0) - moved
-    amounts, steps, sops = (np.array(v) for v in (found.amounts, found.steps, found.sops))
-    right = None if y is None else np.array(found.labels) == y
-    report: dict[str, Any] = {
+    found = _time(session, x, advance)
+    few = min(LAYER_SAMPLES, len(x))
+    if session.counter is not None:
+        say(f"{name}: {few} inferences node by node")
+    report = {
         "format": "edgesnn-report",
         "version": 1,
         "model": bundle.name,
@@ -106,22 +96,88 @@ def profile(
         "board": session.board.name if session.board is not None else None,
         "engine": session.engine_name,
         "data": data,
-        "samples": tally.count,
-        "accuracy": None if right is None else float(right.mean()),
+        **_latency(session, found, y),
+        **profile_layers(
+            session,
+            program,
+            x[:few],
+            found.unit,
+            found.tally,
+            float(found.amounts[:few].mean()),
+            advance,
+        ),
+        **_work(session, found),
+        "readout": bundle.manifest.get("readout"),
+    }
+    seen = None
+    if sweep_samples > 0:
+        count = min(sweep_samples, len(x))
+        say(f"{name}: {count:,} samples without an exit, in the interpreter")
+        frames = [bundle.check_sample(sample) for sample in x[:count]]
+        seen = run_unstopped(program, np.stack(frames), advance)
+    report |= _exit(session, program, found, seen, y)
+    report["energy"] = _energy(session, program, found, seen)
+    report["raster"] = _raster(session, program, x, found, y)
+    report["signal"] = None
+    if signal is not None:
+        say(f"{name}: a signal of {session.stream.seconds(signal.length):.1f} s")
+        report["signal"] = profile_signal(session, signal, advance)
+        _add_front_end(report)
+    report["memory"] = _memory(session)
+    report["queues"] = [
+        {"name": n.name, "events": n.queue_capacity} for n in bundle.nodes if n.queue_capacity
+    ]
+    report["versions"] = bundle.manifest.get("versions") or {}
+    columns = {
+        found.unit: found.amounts,
+        "timesteps": found.steps,
+        "spikes": found.spikes,
+        "sops": found.sops,
+        "answers": found.labels,
+    }
+    report["inferences"] = {k: v.tolist() for k, v in columns.items()}
+    report["inferences"]["labels"] = None if y is None else [int(v) for v in y]
+    return report
+
+
+def _time(session: Session, x: np.ndarray, advance: Advance) -> _Inferences:
+    """Classify every sample."""
+    counter, tally = session.counter, Tally(session)
+    spiking = np.array([node.kind in SPIKING for node in session.bundle.nodes])
+    if counter is None:
+        session.classify(x[0])  # the first call loads what later ones find in the cache
+    moved = session.link_seconds
+    amounts: list[float] = []
+    rows: list[tuple[int, int, int, int]] = []
+    for sample in advance(list(x)):
+        decision = session.classify(sample)
+        tally.add(decision)
+        amounts.append(_amount(session, decision.ticks, decision.seconds))
+        spikes, sops = int(decision.events[spiking].sum()), int(decision.sops.sum())
+        rows.append((decision.step, decision.label, spikes, sops))
+    link = None if moved is None else (session.link_seconds or 0.0) - moved
+    unit = counter.unit if counter is not None else "microseconds"
+    steps, labels, fired, done = np.array(rows, dtype=np.int64).T
+    return _Inferences(unit, np.array(amounts), steps, labels, fired, done, tally, link)
+
+
+def _latency(session: Session, found: _Inferences, y: np.ndarray | None) -> dict[str, Any]:
+    """How long an inference takes, of all samples and by stopping step."""
+    counter, unit, amounts, steps = session.counter, found.unit, found.amounts, found.steps
+    report: dict[str, Any] = {
+        "samples": len(amounts),
+        "accuracy": None if y is None else float((found.labels == y).mean()),
         "unit": unit,
         unit: spread(amounts),
     }
-    if counter is not None:
-        seconds = {k: v / counter.per_tick / counter.hz for k, v in report[unit].items()}
-        # An instruction is not a cycle: only a cycle count tells the time on the board.
-        if counter.unit == "cycles":
-            report["microseconds"] = {k: 1e6 * v for k, v in seconds.items()}
+    # An instruction is not a cycle: only a cycle count tells the time on the board.
+    if counter is not None and counter.unit == "cycles":
+        each = 1e6 / counter.per_tick / counter.hz
+        report["microseconds"] = {k: each * v for k, v in report[unit].items()}
     report["resolution"] = counter.per_tick if counter is not None else None
     report["clock_hz"] = session.board.clock_hz if session.board is not None else None
-    report["distribution"] = {
-        name: spread(np.array(values))
-        for name, values in (("timesteps", steps), ("spikes", found.spikes), ("sops", sops))
-    }
+    columns = {"timesteps": steps, "spikes": found.spikes, "sops": found.sops}
+    report["distribution"] = {name: spread(values) for name, values in columns.items()}
     report["histogram"] = _histogram(amounts, steps)
     report["by_step"] = [
         {
@@ -131,62 +187,50 @@ def profile(
         }
         for t in np.unique(steps)
     ]
-    report |= _per_layer(
-        session, program, x[:LAYER_SAMPLES], tally, unit, amounts, say, name, advance
-    )
-    report["timesteps"] = tally.timesteps()
-    report["timesteps_most"] = bundle.timesteps
-    report["no_output_spike"] = tally.no_output_spike
-    report["spikes_per_neuron"] = tally.spikes_per_neuron()
-    report["sops_mean"] = float(tally.sops.sum() / tally.count)
-    report["sops_max"] = int(sops.max())
-    # Beside what was observed: what no input can exceed, where it is known.
-    report["worst_case"] = (bundle.manifest.get("instructions") or {}).get("worst_per_inference")
-    report["worst_case_sops"] = bundle.manifest["bounds"]["worst_case_sops_per_inference"]
-    report["encoder_macs"] = bundle.encoder_macs
     report["link"] = None
-    if link is not None:
-        report["link"] = {"seconds": link, "seconds_per_inference": link / tally.count}
-    seen = None
-    if sweep_samples > 0:
-        count = min(sweep_samples, len(x))
-        say(f"{name}: {count:,} samples without an exit, in the interpreter")
-        frames = [bundle.check_sample(sample) for sample in x[:count]]
-        seen = run_unstopped(program, np.stack(frames), advance)
-    labels = None if y is None or seen is None else y[: len(seen.steps)]
-    report["readout"] = bundle.manifest.get("readout")
-    report["sweep"] = report["difficulty"] = None
+    if found.link is not None:
+        each = found.link / len(amounts)
+        # The share of it is known where the time on the board is: not where instructions are counted.
+        ran = report["microseconds"]["mean"] / 1e6 if unit == "cycles" else None
+        share = None if ran is None else each / (each + ran)
+        report["link"] = {"seconds": found.link, "seconds_per_inference": each, "share": share}
+    return report
+
+
+def _work(session: Session, found: _Inferences) -> dict[str, Any]:
+    """What an inference does, and beside what was observed what no input can exceed."""
+    bundle, tally = session.bundle, found.tally
+    return {
+        "timesteps": tally.timesteps(),
+        "timesteps_most": bundle.timesteps,
+        "no_output_spike": tally.no_output_spike,
+        "spikes_per_neuron": tally.spikes_per_neuron(),
+        "sops_mean": float(found.sops.mean()),
+        "sops_max": int(found.sops.max()),
+        "worst_case": (bundle.manifest.get("instructions") or {}).get("worst_per_inference"),
+        "worst_case_sops": bundle.manifest["bounds"]["worst_case_sops_per_inference"],
+        "encoder_macs": bundle.encoder_macs,
+    }
+
+
+def _exit(
+    session: Session,
+    program: ir.Program,
+    found: _Inferences,
+    seen: Unstopped | None,
+    y: np.ndarray | None,
+) -> dict[str, Any]:
+    """What other thresholds would do, and how steps go with difficulty."""
+    report: dict[str, Any] = {"sweep": None, "difficulty": None}
     if seen is not None:
-        # Wall-clock times have outliers that say nothing about the net.
-        usual = amounts <= (np.inf if counter is not None else report[unit]["p95"])
-        cost = fit(amounts[usual], steps[usual], sops[usual])
-        report["sweep"] = sweep(program, seen, labels, unit, cost)
+        labels = None if y is None else y[: len(seen.steps)]
+        usual = np.full(len(found.amounts), True)
+        if session.counter is None:  # wall-clock times have outliers that say nothing about the net
+            usual = found.amounts <= spread(found.amounts)["p95"]
+        cost = fit(found.amounts[usual], found.steps[usual], found.sops[usual])
+        report["sweep"] = sweep(program, seen, labels, found.unit, cost)
         report["difficulty"] = difficulty(seen, labels)
     report["sweep_missing"] = _sweep_missing(program, seen)
-    report["energy"] = _energy(session, program, report, seen)
-    one = typical(found.sops)
-    report["raster"] = {
-        "sample": one,
-        "label": None if y is None else session.class_name(int(y[one])),
-        "answer": session.class_name(found.labels[one]),
-        "answer_class": found.labels[one],
-        "step": found.steps[one],
-        "classes": [session.class_name(c) for c in range(bundle.classes)],
-        **raster(program, bundle.check_sample(x[one])),
-    }
-    report["memory"] = _memory(session)
-    report["queues"] = [
-        {"name": n.name, "events": n.queue_capacity} for n in bundle.nodes if n.queue_capacity
-    ]
-    report["versions"] = bundle.manifest.get("versions") or {}
-    report["inferences"] = {
-        unit: found.amounts,
-        "timesteps": found.steps,
-        "spikes": found.spikes,
-        "sops": found.sops,
-        "answers": found.labels,
-        "labels": None if y is None else [int(v) for v in y],
-    }
     return report
 
 
@@ -220,77 +264,6 @@ def _histogram(values: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _per_layer(
-    session: Session,
-    program: ir.Program,
-    x: np.ndarray,
-    tally: Tally,
-    unit: str,
-    amounts: np.ndarray,
-    say: Say,
-    name: str,
-    advance: Advance,
-) -> dict[str, Any]:
-    """One row a node: mean events, synaptic operations and, where it can be timed, time and its parts.
-
-    Every figure of a row is of the same samples: on a board of `x`, run node by node; elsewhere, without
-    times, of all that `tally` has seen. "parts": of a mean inference of those samples.
-    """
-    bundle, counter = session.bundle, session.counter
-    nodes = bundle.nodes
-    time: np.ndarray | None = None
-    parts: list[dict[str, float] | None] = [None] * len(nodes)
-    whole = None
-    if counter is not None:
-        say(f"{name}: {len(x)} inferences node by node")
-        decisions = [_node_by_node(session, sample) for sample in advance(list(x))]
-        tally = Tally(session)
-        for decision in decisions:
-            tally.add(decision)
-        time = np.array([d.node_ticks for d in decisions]) * float(counter.per_tick)
-        steps, sops = np.array([d.step for d in decisions]), np.array([d.sops for d in decisions])
-        frames = np.stack([bundle.check_sample(sample) for sample in x])
-        parts, method = split(bundle, program, frames, steps, sops, time)
-        mean = time.mean(axis=0)
-        every = add_up(parts, [float(v) for v in mean], float(amounts[: len(x)].mean()))
-        total = sum(every.values())
-        whole = {
-            "samples": len(x),
-            "method": method,
-            unit: every,
-            "shares": {k: v / total if total else 0.0 for k, v in every.items()},
-        }
-    rows = []
-    for i, node in enumerate(nodes):
-        row: dict[str, Any] = {
-            "name": node.name,
-            "kind": node.kind,
-            "neurons": node.neurons,
-            "events_mean": float(tally.events[i] / tally.count),
-            "sops_mean": float(tally.sops[i] / tally.count),
-            f"{unit}_mean": None,
-            "share": None,
-            "parts": parts[i],
-        }
-        if time is not None:
-            mean = time.mean(axis=0)
-            row[f"{unit}_mean"] = float(mean[i])
-            row["share"] = float(mean[i] / mean.sum()) if mean.sum() else 0.0
-        rows.append(row)
-    return {
-        "per_layer": rows,
-        "per_layer_samples": len(x) if counter is not None else None,
-        "parts": whole,
-    }
-
-
-def _node_by_node(session: Session, sample: np.ndarray) -> Decision:
-    decision = session.profile(sample)
-    if decision.node_ticks is None:
-        raise EdgesnnError(f"{session.engine_name} times no nodes; update its firmware")
-    return decision
-
-
 def _sweep_missing(program: ir.Program, seen: Unstopped | None) -> str | None:
     """Why there is no sweep of the threshold."""
     rule = program.readout
@@ -304,10 +277,10 @@ def _sweep_missing(program: ir.Program, seen: Unstopped | None) -> str | None:
 
 
 def _energy(
-    session: Session, program: ir.Program, report: dict[str, Any], seen: Unstopped | None
+    session: Session, program: ir.Program, measured: _Inferences, seen: Unstopped | None
 ) -> dict[str, Any]:
     """Eqs. 15-17 of the papers, and where the board's file says what it draws, an estimate of the board's."""
-    about, unit = subject(program), report["unit"]
+    about = subject(program)
     # An event input needs no multiplication anywhere.
     encoder = next((n.name for n in program.nodes if _takes_samples(n)), "")
     macs = {"": 0, **about.macs}
@@ -316,7 +289,7 @@ def _energy(
         alive = np.arange(len(seen.spikes))[:, None] < seen.steps
         steps, spikes = float(seen.steps.mean()), float((seen.spikes * alive).sum(axis=0).mean())
         full = (float(program.timesteps), float(seen.spikes.sum(axis=0).mean()))
-    found = energy(macs, encoder, report["sops_mean"], steps, spikes, full)
+    found = energy(macs, encoder, float(measured.sops.mean()), steps, spikes, full)
     # As a dense network does them, padding included: a little more than the device's own.
     found["macs"], found["encoder_macs"] = sum(macs.values()), macs[encoder]
     if seen is None:
@@ -327,8 +300,8 @@ def _energy(
         found["board"] = {
             "current_ua_per_mhz": power.current_ua_per_mhz,
             "supply_v": power.supply_v,
-            "cycles_are_instructions": unit == "instructions",
-            "microjoules": {k: power.microjoules(v) for k, v in report[unit].items()},
+            "cycles_are_instructions": measured.unit == "instructions",
+            "microjoules": {k: power.microjoules(v) for k, v in spread(measured.amounts).items()},
         }
     return found
 
@@ -336,6 +309,31 @@ def _energy(
 def _takes_samples(node: ir.Node) -> bool:
     """Whether it takes samples."""
     return isinstance(node, ir.Encoder | ir.CssEncoder)
+
+
+def _raster(
+    session: Session, program: ir.Program, x: np.ndarray, found: _Inferences, y: np.ndarray | None
+) -> dict[str, Any]:
+    """One sample, step by step."""
+    one = typical(found.sops)
+    answer = int(found.labels[one])
+    return {
+        "sample": one,
+        "label": None if y is None else session.class_name(int(y[one])),
+        "answer": session.class_name(answer),
+        "answer_class": answer,
+        "step": int(found.steps[one]),
+        "classes": [session.class_name(c) for c in range(session.bundle.classes)],
+        **raster(program, session.bundle.check_sample(x[one])),
+    }
+
+
+def _add_front_end(report: dict[str, Any]) -> None:
+    """Beside the parts of an inference: the mean front end of a decision on the signal."""
+    board, parts, unit = report["signal"]["board"], report["parts"], report["unit"]
+    if board is not None and parts is not None:
+        parts[unit]["front end"] = board["front_end"]["mean"]
+        parts["shares"] = shares_of(parts[unit])
 
 
 def _memory(session: Session) -> dict[str, Any]:

@@ -6,7 +6,6 @@ inference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,6 +190,6 @@ def raster(program: ir.Program, sample: np.ndarray) -> dict[str, Any]:
     return {"timesteps": len(events), "signed": signed, "layers": rows, "membranes": membranes}
 
 
-def typical(sops: Sequence[int]) -> int:
+def typical(sops: np.ndarray) -> int:
     """The sample in the middle by synaptic operations."""
-    return int(np.argsort(np.asarray(sops), kind="stable")[len(sops) // 2])
+    return int(np.argsort(sops, kind="stable")[len(sops) // 2])
