@@ -24,7 +24,7 @@ from edgesnn.compiler.inspect import (
     kernels_report,
 )
 from edgesnn.compiler.plan import PREFERENCES, plan_memory
-from edgesnn.compiler.stream_plan import stream_memory, stream_report
+from edgesnn.compiler.stream_plan import stream_memory
 from edgesnn.compiler.styles import PLAIN, Style
 from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle, check_replaceable
 from edgesnn.runtime.files import replace_folder, sha256
@@ -333,7 +333,6 @@ class _Build:
         about = describe(self.program, plan=self.plan)
         arena = about.pop("arena")
         about.pop("arena_bytes")
-        about.setdefault("stream", stream_report(self.program, self.bounds))
         manifest = {
             "format": "edgesnn-bundle",
             "version": BUNDLE_VERSION,

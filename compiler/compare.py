@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.runtime.engine import Decision, TimedDecision, Trace
 
 
 def decision_difference(want: Decision, got: Decision) -> str | None:
@@ -43,3 +43,19 @@ def trace_difference(want: Trace, got: Trace, names: Sequence[str]) -> str | Non
     if len(want.events) != len(got.events):
         return f"{len(got.events)} steps, not {len(want.events)}"
     return decision_difference(want.decision, got.decision)
+
+
+def streams_difference(want: Sequence[TimedDecision], got: Sequence[TimedDecision]) -> str | None:
+    """The first decision of a stream that differs, in words; None when all are equal."""
+    for i, (left, right) in enumerate(zip(want, got, strict=False)):
+        odd = None
+        for name in ("time", "smoothed", "detected"):
+            a, b = getattr(left, name), getattr(right, name)
+            if a != b:
+                odd = odd or f"{name} is {b}, not {a}"
+        odd = odd or decision_difference(left.decision, right.decision)
+        if odd is not None:
+            return f"decision {i} at {left.time}: {odd}"
+    if len(want) != len(got):
+        return f"{len(got)} decisions, not {len(want)}"
+    return None
