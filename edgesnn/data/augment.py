@@ -8,12 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgesnn.data.events import POLARITIES
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # Samples moved by a few pixels; half of them mirrored, too; then changed by a policy of image
 # operations, of which there are two; or what befalls a voice (`spectrogram` below); or turned, stretched,
-# slanted and moved, every pixel taking the value of one (`affine`: spikes stay spikes).
-AUGMENTATIONS = ("none", "shift", "flip", "randaugment", "autoaugment", "spectrogram", "affine")
+# slanted and moved, every pixel taking the value of one (`affine`: spikes stay spikes), and of events some
+# later by a step (`events`).
+AUGMENTATIONS = (
+    "none",
+    "shift",
+    "flip",
+    "randaugment",
+    "autoaugment",
+    "spectrogram",
+    "affine",
+    "events",
+)
 POLICIES = ("randaugment", "autoaugment")
 SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
 # kornia draws the operations of a policy once a call: so many samples share theirs.
@@ -45,9 +56,9 @@ def check_augmentation(kind: str, dtype: str, shape: tuple[int, int, int]) -> No
             f"augment spectrogram takes uint8 maps of 1 channel, time down, not {dtype} {size}; "
             "choose shift or none"
         )
-    if kind == "affine" and height == 1:
+    if kind in ("affine", "events") and height == 1:
         raise UsageError(
-            "augment affine is for maps: a signal cannot be turned; choose shift or none"
+            f"augment {kind} is for maps: a signal cannot be turned; choose shift or none"
         )
     if kind == "flip" and height == 1:
         raise UsageError("augment flip is for images: a mirrored signal is another signal")
@@ -69,6 +80,8 @@ def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator, fill: i
         return spectrogram(x, random)
     if kind == "affine":
         return affine(x, random, fill)
+    if kind == "events":
+        return later(affine(x, random), random)
     x = shifted(x, reach, random, fill)
     if kind != "shift":
         mirrored = torch.rand(n, generator=random) < 0.5
@@ -109,6 +122,18 @@ def affine(x: Tensor, random: torch.Generator, fill: int = 0) -> Tensor:
         x.to(torch.float32) - fill, grid, mode="nearest", align_corners=False
     )
     return (moved + fill).to(x.dtype)
+
+
+def later(x: Tensor, random: torch.Generator) -> Tensor:
+    """Events [N, T * POLARITIES, H, W] as if the steps had begun earlier, each sample by its own share of one.
+
+    In a stream a recording begins anywhere within a step: of events binned from the recording's own start that
+    share, at random, is one step later. Two in one step are one; what leaves the last step is lost.
+    """
+    share = torch.rand(len(x), 1, 1, 1, generator=random)
+    moved = torch.where(torch.rand(x.shape, generator=random) < share, x, 0)
+    after = torch.nn.functional.pad(moved[:, :-POLARITIES], (0, 0, 0, 0, POLARITIES, 0))
+    return torch.maximum(x - moved, after)
 
 
 def spectrogram(x: Tensor, random: torch.Generator) -> Tensor:

@@ -31,7 +31,7 @@ SCALE = (
 STEP_US, STEPS = 10_000, 32
 LONGEST_US = 60_000_000
 GAP_US = 250_000  # of rest between two recordings of a stream
-STREAM = ir.EventStream(STEP_US, refractory=25)
+STREAM = ir.EventStream(STEP_US, refractory=30)
 CLASSES = tuple(str(n) for n in range(10))
 EVENT_BYTES = 5
 OVERFLOW_Y, OVERFLOW_US = 240, 1 << 13  # no event: all times from here on are later by 2^13 us

@@ -29,8 +29,8 @@ class _Encoder(Layer):
 class Events(_Encoder):
     """The events of a sensor: samples [N, T C, H, W], channel t C + c, non-zero where one came in step t.
 
-    Nothing is encoded. For a net that is silent without events give the layers after it norm=False, or let
-    training replace their batch norms: it keeps their weights (docs/TRAINING.md).
+    Nothing is encoded. In training the net's batch norms become norms without an offset, so that it is silent
+    where no event comes (docs/TRAINING.md).
     """
 
     kind = "events"

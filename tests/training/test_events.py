@@ -19,7 +19,7 @@ from edgesnn.compiler.esnn_file import save_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.lower import lower
 from edgesnn.data import load, nmnist
-from edgesnn.data.augment import augmented
+from edgesnn.data.augment import augmented, later
 from edgesnn.data.events import as_steps, one_stream, step_frames
 from edgesnn.data.recordings import load_recording
 from edgesnn.layers import Events, Output, SpikingConv, SpikingDense
@@ -160,6 +160,20 @@ def test_affine_augmentation_keeps_spikes_and_steps_together() -> None:
     assert torch.equal(filled, y + 7)
     with pytest.raises(UsageError, match="cannot be turned"):
         augmented(x[:, :, :1], "affine", 1, torch.Generator())
+
+
+def test_later_events_are_those_of_another_phase() -> None:
+    x = torch.zeros(200, 8, 6, 6, dtype=torch.uint8)
+    x[:, 2:4] = 1  # all events in step 1 of 0...3
+    y = later(x, torch.Generator().manual_seed(0))
+    assert y.dtype == x.dtype
+    once = y[:, 2:4] + y[:, 4:6]  # now or a step later
+    assert torch.equal(once, torch.ones_like(once))
+    assert not y[:, :2].any() and not y[:, 6:].any()
+    share = y[:, 4:6].float().mean((1, 2, 3))
+    assert share.min() < 0.05 and share.max() > 0.95
+    x[:, 4:6] = 1
+    assert int(later(x, torch.Generator().manual_seed(0)).max()) == 1
 
 
 def test_rms_norm_keeps_silence_silent() -> None:
@@ -327,6 +341,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lif with a leak below 1": ("mcu-events", "nmnist-events", {"neuron": "if"}),
     "no last step for a rate exit": ("mcu-events", "nmnist-events", {"exit": "rate"}),
     "choose an output-leak below 1": ("mcu-events", "nmnist-events", {"output_leak": 1.0}),
+    "augment events is for data of events": ("mcu-mlp", "digits", {"augment": "events"}),
     "cannot be trained away": ("mcu-events", "nmnist-events", {"early_penalty": 0.1}),
 }
 
