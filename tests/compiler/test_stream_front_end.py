@@ -53,7 +53,7 @@ def _signals(count: int) -> Iterator[np.ndarray]:
 
 @pytest.mark.parametrize("name", FRONTS)
 def test_log_energies_follow_the_float_spectrum(name: str) -> None:
-    """Within the table's step of 1/64 (of 256 an octave, 3.4), and what the floor of p takes from quiet bands."""
+    """Within the table's step of 1/64 (3.4 where an octave is 256); the floor of p takes from quiet bands."""
     front = FRONTS[name]
     inside = np.array([(front.band == b).sum() + (front.band == b + 1).sum() for b in range(64)])
     compared = 0
