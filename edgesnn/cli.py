@@ -849,6 +849,7 @@ def profile(
     split: str = "test",
     samples: int | None = None,
     sweep: int = 200,
+    signal: float = 10.0,
     data_dir: str | None = None,
     port: str | None = None,
     board: str | None = None,
@@ -863,6 +864,7 @@ def profile(
         split: test or train.
         samples: The first N samples; default all (100 random frames).
         sweep: So many of them are run without an exit, to see what each threshold does; 0 for none.
+        signal: Seconds of --data as one long recording, for models of a signal; 0 for none.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
         port: Where a board answers: a serial device or any URL that pyserial takes.
         board: The board to emulate.
@@ -876,11 +878,14 @@ def profile(
         raise UsageError("a --port has one board, and a board runs one bundle: name one bundle")
     if sweep < 0:
         raise UsageError(f"sweep {sweep} is not at least 0")
+    if not 0 <= signal < float("inf"):
+        raise UsageError(f"signal {signal:g} is not a number of seconds from 0")
     if out is not None:
         profiling.check_report_folder(Path(out))
     with _quiet_stdout(json):
         runs = [
-            _profiled(path, data, split, samples, sweep, data_dir, port, board) for path in bundle
+            _profiled(path, data, split, samples, sweep, signal, data_dir, port, board)
+            for path in bundle
         ]
     report = profiling.together(runs, _about("profile", bundle, given))
     text = StringIO()
@@ -906,6 +911,7 @@ def _profiled(
     split: str,
     samples: int | None,
     sweep: int,
+    signal: float,
     data_dir: str | None,
     port: str | None,
     board: str | None,
@@ -915,11 +921,11 @@ def _profiled(
 
     with Session(bundle, port, board) as session:
         x, y, what = evaluate.load_samples(session, data, split, samples, data_dir)
-        signal, missing = profiling.find_signal(session, data, split, data_dir)
+        heard, missing = profiling.find_signal(session, data, split, data_dir, signal)
         if missing is not None:
             _say(f"no signal is played: {missing}")
         return profiling.profile(
-            session, x, what, evaluate.counted, y=y, signal=signal, sweep_samples=sweep, say=_say
+            session, x, what, evaluate.counted, y=y, signal=heard, sweep_samples=sweep, say=_say
         )
 
 
@@ -1508,7 +1514,7 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
         *((f"  {k}", f"{figures[k]:,.0f}") for k in ("p50", "p95", "p99", "max")),
         *_observed_rows(report, figures["max"]),
         ("mean timesteps", f"{report['timesteps']['mean_timesteps']:.3f}"),
-        ("stopped at step", _histogram(report["timesteps"]["timesteps_histogram"])),
+        ("stopped at step", _stops(report)),
         ("spikes", f"{report['distribution']['spikes']['mean']:,.0f} per inference"),
         ("synaptic operations", f"{report['sops_mean']:,.0f} per inference"),
         *_energy_rows(report),
@@ -1548,6 +1554,12 @@ def _energy_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     return rows
+
+
+def _stops(report: dict[str, Any]) -> str:
+    """How often it stopped at each step; of many steps those that occurred."""
+    found = report["timesteps"]["timesteps_histogram"]
+    return _histogram({k: v for k, v in found.items() if v or len(found) <= 8})
 
 
 def _print_parts(report: dict[str, Any], file: TextIO) -> None:

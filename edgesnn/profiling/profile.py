@@ -329,10 +329,11 @@ def _raster(
 
 
 def _add_front_end(report: dict[str, Any]) -> None:
-    """Beside the parts of an inference: the mean front end of a decision on the signal."""
+    """Beside the parts of an inference the front end, in the proportion to the network that the signal showed."""
     board, parts, unit = report["signal"]["board"], report["parts"], report["unit"]
-    if board is not None and parts is not None:
-        parts[unit]["front end"] = board["front_end"]["mean"]
+    if board is not None and parts is not None and board["front_end_share"] < 1:
+        share = board["front_end_share"]
+        parts[unit]["front end"] = sum(parts[unit].values()) * share / (1 - share)
         parts["shares"] = shares_of(parts[unit])
 
 

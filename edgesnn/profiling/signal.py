@@ -15,17 +15,21 @@ from edgesnn.runtime.session import Session
 from edgesnn.scoring import score
 from edgesnn.targets.errors import EdgesnnError
 
-SECONDS = 20.0  # of signal; a serial line and an emulator take longer than that for it
+SECONDS = 10.0  # of signal; a serial line and an emulator take longer than that for it
 
 
 def find_signal(
-    session: Session, data: str | None, split: str, data_dir: str | None, seconds: float = SECONDS
+    session: Session,
+    data: str | None,
+    split: str = "test",
+    data_dir: str | None = None,
+    seconds: float = SECONDS,
 ) -> tuple[Recording | None, str | None]:
     """(the first seconds of the data set's recording, None), or None and why there is none.
 
-    Whole labelled intervals, at least one.
+    Whole labelled intervals, at least one; 0 seconds: none wanted.
     """
-    if session.bundle.stream is None:
+    if session.bundle.stream is None or seconds <= 0:
         return None, None
     if data is None:
         return None, "name a recording with --data to see what a second of signal costs"
