@@ -18,6 +18,7 @@ from edgesnn.compiler.bounds import prove
 from edgesnn.compiler.esnn_file import save_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.lower import lower
+from edgesnn.compiler.stream import StreamInterpreter
 from edgesnn.data import load, nmnist
 from edgesnn.data.augment import augmented, later
 from edgesnn.data.events import as_steps, one_stream, step_frames
@@ -358,3 +359,29 @@ def test_what_does_not_go_together_is_refused_before_training(message: str, tmp_
 def test_channels_have_to_be_whole_steps() -> None:
     with pytest.raises(UsageError, match="3 channels are not 2 steps"):
         network_spec("mcu-events", (8, 8, 3), 3, 2)
+
+
+def test_a_stream_from_rest_answers_as_the_sample_does() -> None:
+    """The same events with times instead of steps: the first answer is that of the sample."""
+    answered = 0
+    for seed in range(4):
+        program = lower(to_graph(checkpoint_of(small_net(), seed, 0.2)))
+        sample = as_steps(events(1, (8, 6, 2 * STEPS), seed))[0]
+        step, *_ = np.nonzero(sample)
+        address = np.flatnonzero(sample) % (8 * 6 * 2)
+        times = step * STREAM.step_us + np.random.default_rng(seed).integers(
+            0, STREAM.step_us, len(step)
+        )
+        order = np.argsort(times, kind="stable")
+        with StreamInterpreter(program) as engine, Interpreter(program) as whole:
+            engine.start_stream()
+            found = engine.push(np.stack([times, address], axis=1)[order])
+            found += engine.advance(STEPS * STREAM.step_us)
+            expected = whole.infer(sample)
+        assert bool(found) == expected.exited
+        if found:
+            answered += 1
+            assert found[0].time == expected.step * STREAM.step_us
+            assert found[0].decision.label == expected.label
+            assert np.array_equal(found[0].decision.membranes, expected.membranes)
+    assert answered
