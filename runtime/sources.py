@@ -160,8 +160,8 @@ class Intake:
 class Source(Protocol):
     """Delivers chunks until `closed` is set.
 
-    damaged: frames and datagrams that came broken. lost: units that never came. live: it comes piece by piece, and
-    the times of its events need not begin at 0; a whole array or file begins there.
+    damaged: frames and datagrams that came broken. lost: units that never came. live: it comes piece by piece,
+    and the times of its events need not begin at 0; a whole array or file begins there.
     """
 
     damaged: int

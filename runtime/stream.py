@@ -164,6 +164,7 @@ class _Worker:
 
     def __init__(self, session: Session, totals: Totals, live: bool) -> None:
         self.session, self.totals, self.live = session, totals, live
+        self.info = session.bundle.stream
 
     def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
         """What falls while a chunk comes in."""
@@ -198,7 +199,8 @@ class _Rows(_Worker):
         self._next = chunk.start + len(chunk.data)
         found = self.session.push(chunk.data.astype(chunk.data.dtype.newbyteorder("="), copy=False))
         self.totals.used += len(chunk.data)
-        self.totals.signal_seconds = self.session.stream.seconds(self.totals.used)
+        assert self.info is not None
+        self.totals.signal_seconds = self.info.seconds(self.totals.used)
         for one in found:
             yield replace(one, time=one.time + self._offset)
 
@@ -212,8 +214,8 @@ class _Events(_Worker):
 
     def __init__(self, session: Session, totals: Totals, live: bool) -> None:
         super().__init__(session, totals, live)
-        assert session.stream.step_us is not None
-        self._step = session.stream.step_us
+        assert self.info is not None and self.info.step_us is not None
+        self._step = self.info.step_us
         self._offset: int | None = None
         self._seen = 0  # latest time, of the sensor
         self._before = 0.0  # seconds of signal before the stream began anew
@@ -365,22 +367,24 @@ class Stream:
                 arrived, chunk = item
                 for one in worker.take(chunk):
                     count()
-                    yield self._told(one, chunk.start, arrived)
+                    yield self._told(worker, one, chunk.start, arrived)
                 count()
             if not closed.is_set():
                 arrived = time.monotonic()
                 for one in worker.finish():
                     count()
-                    yield self._told(one, 0, arrived)
+                    yield self._told(worker, one, 0, arrived)
         finally:
             closed.set()
             reader.join(timeout=10 * POLL)
             opened.close()
             count()
 
-    def _told(self, one: Decision | TimedDecision, frame: int, arrived: float) -> StreamDecision:
+    def _told(
+        self, worker: _Worker, one: Decision | TimedDecision, frame: int, arrived: float
+    ) -> StreamDecision:
         """Counts a decision and says what the caller sees of it."""
-        totals = self.totals
+        totals = worker.totals
         timed = one if isinstance(one, TimedDecision) else None
         decision = timed.decision if timed is not None else one
         assert isinstance(decision, Decision)
@@ -395,7 +399,7 @@ class Stream:
         if label is not None:
             totals.labels[label] = totals.labels.get(label, 0) + 1
         seconds = time.monotonic() - arrived
-        if timed is None:
+        if timed is None or worker.info is None:
             return StreamDecision(index, decision, seconds, totals.dropped)
         return StreamDecision(
             index,
@@ -403,7 +407,7 @@ class Stream:
             seconds,
             totals.dropped,
             at=timed.time,
-            time=self.session.stream.seconds(timed.time),
+            time=worker.info.seconds(timed.time),
             smoothed=timed.smoothed,
             detected=timed.detected,
             front_ticks=timed.front_ticks,
