@@ -24,15 +24,14 @@ BLUE, ORANGE, GREEN, PURPLE, GREY, SKY = (
 )  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
 PART_COLOURS = {  # in the order in which they are shown
+    "front end": "#7a9e3f",
     "encoder": GREEN,
     "events": BLUE,
     "updates": ORANGE,
     "readout": PURPLE,
     "other": GREY,
     "unsplit": SKY,
-    "front end": "#7a9e3f",
 }
-_PLACE = {name: i for i, name in enumerate(["membranes", "spikes", "input", *PART_COLOURS])}
 WIDTH = 4.5  # inches; the page scales it to its column
 _STYLE = {
     "svg.fonttype": "none",
@@ -135,7 +134,7 @@ def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
     """One row above the picture: nothing inside may be covered."""
     handles, labels = axes.get_legend_handles_labels()
     if not title:
-        order = sorted(range(len(labels)), key=lambda i: _PLACE.get(labels[i].split(" ")[0], 0))
+        order = sorted(range(len(labels)), key=lambda i: _place(labels[i]))
         handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     widest = max(len(text) for text in labels) + 4
     columns = max(1, min(len(labels), 6 if title else 4, 72 // widest))
@@ -156,6 +155,12 @@ def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
     legend.get_title().set_fontsize(8.5)
 
 
+def _place(label: str) -> int:
+    """Parts in their own order, everything else as it was drawn."""
+    order = ["membranes", "spikes", "input", *PART_COLOURS]
+    return next((i for i, name in enumerate(order) if label.startswith(name)), 0)
+
+
 def _shades(count: int) -> list[Any]:
     """From dark blue to orange."""
     fixed = [BLUE, SKY, "#e8c07d", ORANGE]
@@ -173,7 +178,8 @@ def shares(run: Run, name: str) -> str | None:
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(1.35)
         left = 0.0
-        for part, share in whole["shares"].items():
+        for part in PART_COLOURS:
+            share = whole["shares"].get(part, 0.0)
             if share < 5e-4:
                 continue
             label = (

@@ -329,7 +329,7 @@ def _raster(
 
 
 def _add_front_end(report: dict[str, Any]) -> None:
-    """Beside the parts of an inference the front end, in the proportion to the network that the signal showed."""
+    """Add the front end to the parts of an inference, in the proportion to them that the signal showed."""
     board, parts, unit = report["signal"]["board"], report["parts"], report["unit"]
     if board is not None and parts is not None and board["front_end_share"] < 1:
         share = board["front_end_share"]
