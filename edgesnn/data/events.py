@@ -10,6 +10,7 @@ from edgesnn.targets.errors import EdgesnnError
 
 MAX_COUNT = 255
 POLARITIES = 2  # channels of a step: OFF, ON
+LONGEST_US = 86_400_000_000
 
 
 def is_events(data: Dataset) -> bool:
@@ -79,6 +80,21 @@ def as_steps(samples: np.ndarray, channels: int = POLARITIES) -> np.ndarray:
     return np.ascontiguousarray(split.transpose(0, 3, 1, 2, 4))
 
 
+def addresses(x: np.ndarray, y: np.ndarray, p: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """int64[n]: (y W + x) 2 + p of events on a sensor of `shape` (H, W); EdgesnnError outside of it."""
+    _check(x, y, p, shape)
+    return np.asarray((y.astype(np.int64) * shape[1] + x) * POLARITIES + p)
+
+
+def check_times(t: np.ndarray) -> np.ndarray:
+    """t as it is; EdgesnnError for what are no microseconds from 0 on."""
+    if t.ndim != 1 or t.dtype.kind not in "iu" or (len(t) and int(t.min()) < 0):
+        raise EdgesnnError(f"t of events is {t.dtype}{t.shape}, not microseconds from 0 on")
+    if len(t) and int(t.max()) >= LONGEST_US:
+        raise EdgesnnError(f"event {int(t.argmax())} has time {int(t.max())} us, later than a day")
+    return t
+
+
 def one_stream(
     x: np.ndarray,
     y: np.ndarray,
@@ -94,10 +110,9 @@ def one_stream(
     recording lies, to the microsecond after its last event; the length of it all). Times within a recording
     are sorted. EdgesnnError for addresses outside `shape` (H, W).
     """
-    _check(x, y, p, shape)
+    address = addresses(x, y, p, shape)
     if len(t) != len(x):
         raise EdgesnnError(f"{len(x)} events have {len(t)} times")
-    address = (y.astype(np.int64) * shape[1] + x) * POLARITIES + p
     parts, intervals, start = [], [], gap_us
     for i in range(len(offsets) - 1):
         piece = slice(int(offsets[i]), int(offsets[i + 1]))

@@ -15,7 +15,7 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.data.cache import cached
 from edgesnn.data.dataset import Dataset, check_labels, checked
-from edgesnn.data.events import count_events, one_stream, step_frames
+from edgesnn.data.events import check_times, count_events, one_stream, step_frames
 from edgesnn.data.npz import pieces, read_arrays
 from edgesnn.data.recording import Recording
 from edgesnn.targets.errors import EdgesnnError
@@ -29,7 +29,6 @@ SCALE = (
 )  # an address that fires at all sends 5 events in the mean, one in 15,000 more than 16
 # Recordings last 0.30 to 0.34 s: 32 steps hold all but the last events of the longest ones.
 STEP_US, STEPS = 10_000, 32
-LONGEST_US = 60_000_000
 GAP_US = 250_000  # of rest between two recordings of a stream
 STREAM = ir.EventStream(STEP_US, refractory=30)
 CLASSES = tuple(str(n) for n in range(10))
@@ -58,7 +57,7 @@ def load_events(split: str, folder: Path) -> Dataset:
     x, y, p, t, off, labels = _arrays(path, split, "x", "y", "p", "t", "off", "label")
     offsets = pieces(path, f"off_{split}", off, len(x))
     try:
-        frames = step_frames(x, y, p, _times(t), offsets, SHAPE, STEP_US, STEPS)
+        frames = step_frames(x, y, p, check_times(t), offsets, SHAPE, STEP_US, STEPS)
     except EdgesnnError as error:
         raise EdgesnnError(f"{path}: {split}: {error}") from None
     return checked(EVENTS, split, frames, labels, CLASSES, 1.0, stream=STREAM)
@@ -70,7 +69,7 @@ def load_event_stream(split: str, folder: Path) -> Recording:
     x, y, p, t, off, labels = _arrays(path, split, "x", "y", "p", "t", "off", "label")
     offsets = pieces(path, f"off_{split}", off, len(x))
     try:
-        events, intervals, length = one_stream(x, y, p, _times(t), offsets, SHAPE, GAP_US)
+        events, intervals, length = one_stream(x, y, p, check_times(t), offsets, SHAPE, GAP_US)
         check_labels(EVENTS, f"label_{split}", labels, len(CLASSES))
     except EdgesnnError as error:
         raise EdgesnnError(f"{path}: {split}: {error}") from None
@@ -89,17 +88,6 @@ def _pack(name: str, folder: Path) -> Path:
 
 def _arrays(path: Path, split: str, *names: str) -> list[np.ndarray]:
     return list(read_arrays(path, tuple(f"{n}_{split}" for n in names)).values())
-
-
-def _times(t: np.ndarray) -> np.ndarray:
-    """Microseconds, checked; EdgesnnError for what are no times."""
-    if t.ndim != 1 or t.dtype.kind not in "iu" or (len(t) and int(t.min()) < 0):
-        raise EdgesnnError(f"t of events is {t.dtype}{t.shape}, not microseconds from 0 on")
-    if len(t) and int(t.max()) >= LONGEST_US:
-        raise EdgesnnError(
-            f"event {int(t.argmax())} has time {int(t.max())} us, later than a minute"
-        )
-    return t
 
 
 def load_folder(split: str, folder: Path) -> Dataset:

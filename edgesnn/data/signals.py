@@ -90,6 +90,10 @@ class Plan:
 def load_own(path: Path, split: str) -> Dataset:
     """The samples of a user's .npz: whole samples, windows with a `rate`, or a recording (`signal`)."""
     names = array_names(path)
+    if "t" in names and "intervals" in names:
+        from edgesnn.data.own_events import load_own_events  # which needs this module
+
+        return load_own_events(path, split)
     if "signal" in names:
         plan, train, test = _recording(path)
         return _windows(plan, train if split == "train" else test, split)
@@ -104,7 +108,12 @@ def load_own(path: Path, split: str) -> Dataset:
 
 def load_signal(path: Path, split: str) -> Recording:
     """A split of a user's .npz as one long signal: a recording's pieces, or windows in order."""
-    if "signal" in array_names(path):
+    names = array_names(path)
+    if "t" in names and "intervals" in names:
+        from edgesnn.data.own_events import load_own_event_stream
+
+        return load_own_event_stream(path, split)
+    if "signal" in names:
         plan, train, test = _recording(path)
         one = train if split == "train" else test
         return Recording(
@@ -152,7 +161,7 @@ def _recording(path: Path) -> tuple[Plan, Long, Long]:
     # A recording checks its intervals; what it makes of them is not needed yet.
     Recording(name, "train", signal, len(signal), spans, labels, names)
     order = labels.astype(np.int64)
-    is_test = _test_intervals(path, a, order)
+    is_test = intervals_for_testing(path, a, order)
     check_every_class(name, order[~is_test], names)
     middles = (spans[:-1, 1].astype(np.int64) + spans[1:, 0].astype(np.int64)) // 2
     cuts = np.concatenate([[0], middles, [len(signal)]])
@@ -160,7 +169,7 @@ def _recording(path: Path) -> tuple[Plan, Long, Long]:
     return _plan(path, a, name, names, train), train, test
 
 
-def _test_intervals(path: Path, a: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
+def intervals_for_testing(path: Path, a: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
     """bool[k]: `is_test`, else the last fifth of every class."""
     if "is_test" in a:
         is_test = a["is_test"]
@@ -265,10 +274,10 @@ def _rule(
 ) -> ir.WindowStream:
     """hop, smooth, votes, refractory and background as the file has them; `hop`: None is a whole window."""
     several = hop is not None
-    chosen = _whole(path, a, "hop", rows if hop is None else hop, 1)
-    smooth = _whole(path, a, "smooth", 3 if several else 1, 1)
-    votes = _whole(path, a, "votes", min(smooth, 2 if several else 1), 1)
-    refractory = _whole(path, a, "refractory", -(-rows // (2 * chosen)) if several else 0, 0)
+    chosen = whole(path, a, "hop", rows if hop is None else hop, 1)
+    smooth = whole(path, a, "smooth", 3 if several else 1, 1)
+    votes = whole(path, a, "votes", min(smooth, 2 if several else 1), 1)
+    refractory = whole(path, a, "refractory", -(-rows // (2 * chosen)) if several else 0, 0)
     if "background" in a:
         given = a["background"].ravel()
         if given.dtype.kind not in "iu" or ((given < 0) | (given >= classes)).any():
@@ -343,7 +352,7 @@ def _number(path: Path, a: dict[str, np.ndarray], name: str, default: float) -> 
     return value
 
 
-def _whole(path: Path, a: dict[str, np.ndarray], name: str, default: int, least: int) -> int:
+def whole(path: Path, a: dict[str, np.ndarray], name: str, default: int, least: int) -> int:
     given = a.get(name, np.array(default))
     value = int(given.ravel()[0]) if given.size == 1 and given.dtype.kind in "iu" else -1
     if not least <= value < 1 << 16:

@@ -147,6 +147,86 @@ def test_the_small_pack_as_events(tmp_path: Path) -> None:
         load("nmnist-events", "test", tmp_path / "none")
 
 
+def camera(path: Path, **changes: Any) -> Path:
+    """A user's recording: a bar on the left (a) or on the right (b), 40 to 60 ms each, 30 ms of rest."""
+    rng = np.random.default_rng(5)
+    x, t, spans, labels, start = [], [], [], [], 7_000
+    for i in range(20):
+        length = int(rng.integers(40_000, 60_000))
+        t.append(np.sort(rng.integers(start, start + length, 60)))
+        x.append(rng.integers(0, 4, 60) + 6 * (i % 2))
+        spans.append((start, start + length))
+        labels.append(i % 2)
+        start += length + 30_000
+    count = 20 * 60
+    table = {
+        "x": np.concatenate(x),
+        "y": rng.integers(0, 8, count),
+        "p": rng.integers(0, 2, count),
+        "t": np.concatenate(t),
+        "shape": np.array([8, 10]),
+        "intervals": np.array(spans),
+        "labels": np.array(labels),
+        "class_names": np.array(["a", "b"]),
+    }
+    np.savez(path, **{k: v for k, v in {**table, **changes}.items() if v is not None})
+    return path
+
+
+def test_a_users_camera(tmp_path: Path) -> None:
+    path = camera(tmp_path / "mine.npz")
+    train_set, test_set = load(str(path), "train"), load(str(path), "test")
+    assert (len(train_set), len(test_set), train_set.class_names) == (16, 4, ("a", "b"))
+    assert train_set.shape == (8, 10, 12)  # 60 ms are six steps
+    assert vars(train_set.stream) == {"step_us": 10_000, "refractory": 6}
+    assert not train_set.x[train_set.y == 0, :, 4:].any()
+    recording = load_recording(str(path), "test")
+    assert recording.labels.tolist() == test_set.y.tolist()
+    table = np.load(path)
+    for k in range(4):  # the last four intervals, each with its events
+        begin, end = recording.intervals[k]
+        inside = recording.signal[
+            (recording.signal[:, 0] >= begin) & (recording.signal[:, 0] < end)
+        ]
+        steps = as_steps(test_set.x[k : k + 1])[0].reshape(6, -1)
+        again = np.zeros_like(steps)
+        again[(inside[:, 0] - begin) // 10_000, inside[:, 1]] = 1
+        assert np.array_equal(steps, again)
+        assert end - begin == np.diff(table["intervals"][16 + k])[0]
+    out = tmp_path / "net.pt"
+    report = train("mcu-events", str(path), out, epochs=1, batch=8, progress=False)
+    assert report["timesteps"] == 6
+    chosen = camera(
+        tmp_path / "b.npz", is_test=np.arange(20) < 10, step_us=np.array(5000), class_names=None
+    )
+    data = load(str(chosen), "test")
+    assert (len(data), data.shape[2], data.class_names) == (10, 24, ("0", "1"))
+
+
+BAD_CAMERAS: dict[str, dict[str, Any]] = {
+    "has no array shape": {"shape": None},
+    "not height and width": {"shape": np.array([8, 0])},
+    "outside 0...3": {"shape": np.array([8, 4])},
+    "not microseconds": {"t": np.zeros(1200)},
+    "1200 events have 1199 times": {"t": np.arange(1199)},
+    "earlier than the one before": {"t": np.arange(1200)[::-1].copy()},
+    "give a larger step_us": {"step_us": np.array(100)},
+    "step_us is 0": {"step_us": np.array(0)},
+    "label 1, outside 0...0": {"class_names": np.array(["a"])},
+    "is_test leaves no interval": {"is_test": np.ones(20, bool)},
+    "is empty": {"intervals": np.zeros((20, 2), int)},
+}
+
+
+@pytest.mark.parametrize("message", BAD_CAMERAS)
+def test_a_users_camera_is_checked(message: str, tmp_path: Path) -> None:
+    path = camera(tmp_path / "mine.npz", **BAD_CAMERAS[message])
+    for read in (load, load_recording):
+        with pytest.raises(EdgesnnError, match=message) as refusal:
+            read(str(path), "train")
+        assert "\n" not in str(refusal.value)
+
+
 def test_affine_augmentation_keeps_spikes_and_steps_together() -> None:
     x = torch.zeros(40, 6, 20, 20, dtype=torch.uint8)
     x[:, :, 6:14, 6:14] = 1
