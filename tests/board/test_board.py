@@ -44,6 +44,13 @@ def test_a_tick_may_be_a_sum_of_powers_of_two() -> None:
     assert isinstance(load_board("mps2-an386").counter.per_tick, int)
 
 
+def test_energy_of_a_board_whose_current_is_known() -> None:
+    power = load_board("microbit").power
+    assert power is not None and load_board("mps2-an386").power is None
+    # 16 million cycles are a second at 16 MHz: 4.4 mA from 3 V are 13.2 mW.
+    assert power.microjoules(16e6) == pytest.approx(13_200)
+
+
 def test_cores_that_a_board_also_runs() -> None:
     board = load_board("microbit")
     assert board.runs("cortex-m0") and board.runs("cortex-m0plus") and not board.runs("cortex-m3")
@@ -76,6 +83,17 @@ def test_unknown_board() -> None:
         ("origin = 0x20000000", "origin = 0xFFFFFFF0", "memory.ram.length: the region ends"),
         ("clock_hz = 25_000_000\nstack", "stack", "clock_hz: is missing"),
         ("[uart]", "[[uart]]", "uart: must be a table"),
+        ("[uart]", "[power]\nsupply_v = 3\n[uart]", "power.current_ua_per_mhz: is missing"),
+        (
+            "[uart]",
+            "[power]\ncurrent_ua_per_mhz = 0\nsupply_v = 3\n[uart]",
+            "power.current_ua_per_mhz: must be a number above 0, up to 100000, not 0",
+        ),
+        (
+            "[uart]",
+            "[power]\ncurrent_ua_per_mhz = 275\nsupply_v = nan\n[uart]",
+            "power.supply_v: must be a number above 0, up to 60, not nan",
+        ),
         ("[uart]", "[uart", "not a TOML file"),
     ],
 )

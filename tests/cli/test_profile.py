@@ -13,13 +13,19 @@ import pytest
 
 from edgesnn import profiling
 from edgesnn.compiler import ir
+from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.text import from_text
+from edgesnn.data import recordings
+from edgesnn.data.recording import Recording
 from edgesnn.profiling.least_squares import nonnegative
 from edgesnn.profiling.shares import add_up
 from edgesnn.profiling.unstopped import fit, raster, run_unstopped, sweep
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.session import Session
 
+needs_qemu = pytest.mark.skipif(
+    shutil.which("qemu-system-arm") is None, reason="no qemu-system-arm"
+)
 ABOUT = {
     "command": "edgesnn profile a",
     "date": "one day",
@@ -233,10 +239,84 @@ def test_the_command(run: Any, host_bundle: Bundle, data: Path, tmp_path: Path) 
     assert alone["energy"]["normalised"] is None
 
 
+def _stream_program() -> ir.Program:
+    """Windows of eight rows of an int16 signal, by a small encoder."""
+    rng = np.random.default_rng(12)
+    thresholds = np.sort(rng.integers(-4000, 4000, (12, 3)))[:, ::-1].astype(np.int32)
+    nodes = (
+        ir.SampleInput("input", (1, 8, 2), "int16", 1.0, 0),
+        ir.LatencyEncoder(
+            "encoder",
+            ir.Dense("input", rng.integers(-12, 13, (12, 16)).astype(np.int8)),
+            np.ascontiguousarray(thresholds),
+        ),
+        ir.Accumulator(
+            "output",
+            (ir.Dense("encoder", rng.integers(-12, 13, (3, 12)).astype(np.int8)),),
+            (((1, 1),),),
+            np.array([1, 0, -1], np.int32),
+        ),
+    )
+    stream = ir.WindowStream(ir.Rows(50.0), hop=3)
+    return ir.Program("motions", 4, nodes, ir.FirstSpike(10), ("a", "b", "c"), stream=stream)
+
+
+@pytest.fixture
+def motions(monkeypatch: pytest.MonkeyPatch) -> Recording:
+    """The data set "motions": 300 rows, three labelled pieces."""
+    signal = np.random.default_rng(1).normal(0, 100, (300, 2)).astype(np.int16)
+    spans = np.array([[20, 60], [100, 140], [200, 290]])
+    found = Recording("motions", "test", signal, 300, spans, np.arange(3), ("a", "b", "c"), 50.0)
+    monkeypatch.setitem(recordings.RECORDINGS, "motions", lambda split, folder: found)
+    return found
+
+
+def test_a_signal_on_the_host(motions: Recording, tmp_path: Path) -> None:
+    from edgesnn.profiling.page import render
+
+    bundle = compile_program(_stream_program(), "cpu", out=tmp_path / "bundle")
+    with Session(bundle) as session:
+        heard, missing = profiling.find_signal(session, "motions", seconds=3.0)
+        assert missing is None and heard is not None and len(heard.labels) == 2
+        x = np.zeros((4, 1, 8, 2), np.int16)
+        found = profiling.profile(session, x, "zeros", signal=heard)
+        assert found["signal"]["signal_seconds"] == 4.0  # up to where the third begins
+        assert found["signal"]["decisions"] == (200 - 8) // 3 + 1
+        assert found["signal"]["board"] is None and found["signal"]["real_time"] > 0
+        page = _check(render(found))
+        assert "On a signal" in page.text and "seconds of signal in one" in page.text
+        assert profiling.find_signal(session, "motions", seconds=0) == (None, None)
+        assert "no recording" in str(profiling.find_signal(session, "digits")[1])
+        assert "--data" in str(profiling.find_signal(session, None)[1])
+
+
+@needs_qemu
+def test_a_signal_on_a_board(motions: Recording, tmp_path: Path) -> None:
+    from edgesnn.profiling.page import render
+
+    bundle = compile_program(_stream_program(), board="mps2-an386", out=tmp_path / "bundle")
+    with Session(bundle) as session:
+        heard, _ = profiling.find_signal(session, "motions")
+        x = np.random.default_rng(0).integers(-300, 300, (12, 1, 8, 2)).astype(np.int16)
+        found = profiling.profile(session, x, "noise", signal=heard)
+    board, parts = found["signal"]["board"], found["parts"]
+    assert board["unit"] == "instructions" and board["network"]["mean"] > 0
+    assert board["per_second"] == pytest.approx(
+        board["network_per_second"] + board["front_end_per_second"]
+    )
+    assert board["share_of_clock"] == pytest.approx(board["per_second"] / 25e6)
+    assert board["per_step"] is None
+    assert parts["shares"]["front end"] == pytest.approx(board["front_end_share"])
+    assert sum(parts["shares"].values()) == pytest.approx(1)
+    assert parts["method"] == "cost model"
+    assert "front end" in _check(render(found)).text
+
+
 def test_refusals(run: Any, host_bundle: Bundle, tmp_path: Path) -> None:
     a = host_bundle.path
     assert "one bundle" in run("profile", a, a, "--port", "/dev/null").error(2)
     assert "at least 0" in run("profile", a, "--sweep", -1).error(2)
+    assert "seconds from 0" in run("profile", a, "--signal", "nan").error(2)
     assert "profile needs BUNDLE" in run("profile", "--samples", 1).error(2)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
