@@ -192,13 +192,11 @@ static void esnn_bands(const esnn_log_mel *front, const uint32_t *power, uint8_t
   int32_t b;
   for (b = 0; b <= (int32_t)front->bands; ++b) {
     uint64_t up = 0, all = 0;
-    for (; band < end && *band < b; ++band, ++rise) { /* in no filter */
-      ++power;
-    }
-    for (; band < end && *band == b; ++band, ++rise) {
-      uint32_t p = *power++;
-      up += (uint64_t)p * (uint16_t)*rise;
-      all += p;
+    for (; band < end && *band <= b; ++band, ++rise, ++power) {
+      if (*band == b) { /* else it is in no filter */
+        up += (uint64_t)*power * (uint16_t)*rise;
+        all += *power;
+      }
     }
     if (b > 0) {
       int32_t value = esnn_logarithm(rising + (all << 8) - up + 256u);
