@@ -106,8 +106,15 @@ def latency(run: Run, name: str) -> str:
         shades = _shades(len(found["by_step"]))
         width = edges[1] - edges[0]
         for shade, (step, counts) in zip(shades, found["by_step"].items(), strict=True):
+            some = [i for i, count in enumerate(counts) if count]
             axes.bar(
-                edges[:-1], counts, width * 0.94, bottom, align="edge", color=shade, label=step
+                [edges[i] for i in some],
+                [counts[i] for i in some],
+                width * 0.94,
+                [bottom[i] for i in some],
+                align="edge",
+                color=shade,
+                label=step,
             )
             bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
         top = max(bottom) or 1
@@ -122,6 +129,7 @@ def latency(run: Run, name: str) -> str:
             axes.annotate(
                 key, (at, height), (3, 0), textcoords="offset points", va="bottom", fontsize=8.5
             )
+        axes.set_xlim(edges[0] - width, edges[-1] + width)
         axes.set_ylim(0, top * 1.36)
         axes.set(xlabel=f"{words} per inference", ylabel="inferences")
         axes.grid(axis="y")
