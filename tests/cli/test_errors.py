@@ -171,7 +171,7 @@ def test_stream_wrong_frames(run: Any, host_bundle: Bundle, tmp_path: Path) -> N
     path.write_bytes(b"\x93NUMPY cut")
     run("stream", host_bundle.path, "--source", path).error(1)
     run("stream", host_bundle.path, "--source", tmp_path / "no.npy").error(1)
-    run("stream", host_bundle.path, "--source", tmp_path / "sound.wav").error(2)
+    run("stream", host_bundle.path, "--source", tmp_path / "sound.mp3").error(2)
     run("stream", host_bundle.path, "--source", "serial:///dev/no-such-port").error(1)
     run("stream", host_bundle.path, "--source", DEAD_PORT).error(1)
     said = run("stream", host_bundle.path, "--source", "-", "--policy", "hope").error(2)
