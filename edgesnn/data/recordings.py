@@ -9,6 +9,7 @@ from edgesnn.data import fsdd, kws12, nmnist, wand
 from edgesnn.data.dataset import check_split
 from edgesnn.data.loading import data_folder
 from edgesnn.data.recording import Recording
+from edgesnn.data.signals import load_signal
 from edgesnn.targets.errors import UsageError
 
 # The data sets that are (or make) one long signal, and who makes it: (split, folder) -> Recording.
@@ -29,8 +30,6 @@ def load_recording(name: str, split: str = "test", data_dir: Path | str | None =
     if name in RECORDINGS:
         return RECORDINGS[name](split, data_folder(data_dir))
     if name.endswith(".npz"):
-        from edgesnn.data.signals import load_signal  # reads archives; the sets above do without
-
         return load_signal(Path(name).expanduser(), split)
     raise UsageError(
         f"{name!r} is no recording to stream: {', '.join([*RECORDINGS, 'or the path of an .npz'])} "

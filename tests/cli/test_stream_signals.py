@@ -227,7 +227,9 @@ def _float_wav(path: Path) -> None:
     path.write_bytes(b"RIFF" + struct.pack("<I", len(b"".join(data))) + b"".join(data))
 
 
-def test_sources_that_do_not_fit(run: Any, bundles: dict[str, Bundle], tmp_path: Path) -> None:
+def test_sources_that_do_not_fit(
+    run: Any, bundles: dict[str, Bundle], host_bundle: Bundle, tmp_path: Path
+) -> None:
     """One line each, naming what would fit."""
     sound = _sound()
     _write_wav(tmp_path / "fast.wav", sound, 2000)
@@ -274,6 +276,8 @@ def test_sources_that_do_not_fit(run: Any, bundles: dict[str, Bundle], tmp_path:
         outcome = run("stream", bundles[kind].path, "--source", tmp_path / file)
         error = outcome.error(code)
         assert all(word in error for word in words), (file, error)
+    frames = ("stream", host_bundle.path, "--source", tmp_path / "good.wav")
+    assert "golden-samples takes uint8 8x8x1" in run(*frames).error(2)
     half = run("stream", bundles["sound"].path, "--source", tmp_path / "half.wav", "--all")
     assert half.code == 1 and len(half.out.splitlines()) > 50
     assert "cut off: 5,500 of 6,000 samples" in half.err.splitlines()[-1]
