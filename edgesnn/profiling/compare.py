@@ -20,6 +20,7 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for label, run in zip(labels(runs), runs, strict=True):
         memory, energy, unit = run["memory"], run["energy"], run["unit"]
+        signal = (run["signal"] or {}).get("board")
         rows.append(
             {
                 "label": label,
@@ -37,6 +38,9 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "stack_bytes": memory["stack_bytes"],
                 "snn_pj": energy["snn_pj"],
                 "board_uj": energy["board"]["microjoules"]["mean"] if energy["board"] else None,
+                # Of a second of signal: all that it takes, and its share of the nominal clock.
+                "per_second": signal["per_second"] if signal else None,
+                "share_of_clock": signal["share_of_clock"] if signal else None,
             }
         )
     return rows

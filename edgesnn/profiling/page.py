@@ -32,6 +32,7 @@ def render(report: dict[str, Any]) -> str:
     if len(runs) > 1:
         together = {
             "rows": report["comparison"],
+            "streams": any(row["per_second"] is not None for row in report["comparison"]),
             "latency": _picture(plots.side_by_side(report["comparison"], "all-latency")),
             "tradeoff": _picture(plots.tradeoff(runs, names, "all-tradeoff")),
         }
@@ -115,16 +116,18 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     tiles += [
         ("p95", short(figures["p95"]), f"{unit} per inference"),
         ("mean", short(figures["mean"]), f"{unit} per inference"),
+    ]
+    if run["worst_case"] is not None:
+        share = 100 * figures["max"] / run["worst_case"] if unit == "instructions" else None
+        seen = f"; {share:.0f} % of it observed" if share is not None else ""
+        tiles.append(("worst case", short(run["worst_case"]), f"instructions{seen}"))
+    tiles += [
         ("timesteps", f"{steps:.2f}", f"mean, of {run['timesteps_most']} at most"),
         ("flash", kib(memory["flash_bytes"], 1024), "code, weights, tables"),
         ("RAM", kib(memory["ram_bytes"], 1024), "arena and other data"),
     ]
     if memory["stack_bytes"] is not None:
         tiles.append(("stack", kib(memory["stack_bytes"], 1024), "at worst, beside the RAM"))
-    if run["worst_case"] is not None:
-        share = 100 * figures["max"] / run["worst_case"] if unit == "instructions" else None
-        seen = f"{unit}; {share:.0f} % of it observed" if share is not None else "instructions"
-        tiles.insert(3, ("worst case", short(run["worst_case"]), seen))
     return tiles
 
 

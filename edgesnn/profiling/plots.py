@@ -132,6 +132,7 @@ def latency(run: Run, name: str) -> str:
         axes.set_xlim(edges[0] - width, edges[-1] + width)
         axes.set_ylim(0, top * 1.36)
         axes.set(xlabel=f"{words} per inference", ylabel="inferences")
+        axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
         axes.grid(axis="y")
         if len(found["by_step"]) > 1:
             _legend(figure, axes, "stopped at step")
@@ -145,7 +146,7 @@ def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
         order = sorted(range(len(labels)), key=lambda i: _place(labels[i]))
         handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     widest = max(len(text) for text in labels) + 4
-    columns = max(1, min(len(labels), 6 if title else 4, 72 // widest))
+    columns = max(1, min(len(labels), 6, 72 // widest))
     # matplotlib fills column by column; people read row by row.
     rows = [i for column in range(columns) for i in range(column, len(labels), columns)]
     legend = figure.legend(
@@ -366,7 +367,7 @@ def difficulty(run: Run, name: str) -> str | None:
             axes.plot([], [], "o-", color=ORANGE, markersize=4, label="accuracy")
             other.set_ylabel("accuracy (%)")
             other.set_ylim(min(90.0, 10 * int(min(values) / 10)), 101)
-        _legend(figure, axes)
+            _legend(figure, axes)
         return _svg(figure, name, "Timesteps against difficulty")
 
 
