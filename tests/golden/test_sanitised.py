@@ -1,4 +1,4 @@
-"""The generated C under the address and undefined-behaviour sanitisers, judged by traces and the interpreter."""
+"""The generated C under the address and undefined-behaviour sanitisers, judged by traces and references."""
 
 from __future__ import annotations
 
