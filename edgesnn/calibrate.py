@@ -18,7 +18,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset, load
 from edgesnn.data.dataset import stratified_split
-from edgesnn.data.events import as_steps, is_events
+from edgesnn.data.events import as_steps, at_phases, is_events
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.select import (
     CANDIDATES,
@@ -142,10 +142,14 @@ def _held_out(
     _, held = stratified_split(train.y, val_fraction, seed, train.groups)
     if len(held) == 0:
         raise UsageError(f"{train.name}: {len(train)} samples are too few to hold some out")
-    if samples is not None and samples < len(held):
+    x, y = train.x[held], train.y[held]
+    if is_events(train):
+        x, y = at_phases(x, y, seed)
+    if samples is not None and samples < len(y):
         rng = np.random.Generator(np.random.PCG64(seed))
-        held = np.sort(rng.choice(held, samples, replace=False))
-    return train.x[held], train.y[held]
+        chosen = np.sort(rng.choice(len(y), samples, replace=False))
+        x, y = x[chosen], y[chosen]
+    return x, y
 
 
 def _check_out(out: Path, model: Path, opened: _Checkpoint | _Program) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from edgesnn.data.events import POLARITIES
+from edgesnn.data.events import later
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # Samples moved by a few pixels; half of them mirrored, too; then changed by a policy of image
@@ -81,7 +82,7 @@ def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator, fill: i
     if kind == "affine":
         return affine(x, random, fill)
     if kind == "events":
-        return later(affine(x, random), random)
+        return _later(affine(x, random), random)
     x = shifted(x, reach, random, fill)
     if kind != "shift":
         mirrored = torch.rand(n, generator=random) < 0.5
@@ -124,16 +125,11 @@ def affine(x: Tensor, random: torch.Generator, fill: int = 0) -> Tensor:
     return (moved + fill).to(x.dtype)
 
 
-def later(x: Tensor, random: torch.Generator) -> Tensor:
-    """Events [N, T * POLARITIES, H, W] as if the steps had begun earlier, each sample by its own share of one.
-
-    In a stream a recording begins anywhere within a step: of events binned from the recording's own start that
-    share, at random, is one step later. Two in one step are one; what leaves the last step is lost.
-    """
-    share = torch.rand(len(x), 1, 1, 1, generator=random)
-    moved = torch.where(torch.rand(x.shape, generator=random) < share, x, 0)
-    after = torch.nn.functional.pad(moved[:, :-POLARITIES], (0, 0, 0, 0, POLARITIES, 0))
-    return torch.maximum(x - moved, after)
+def _later(x: Tensor, random: torch.Generator) -> Tensor:
+    """`events.later` of [N, T * POLARITIES, H, W]."""
+    seed = int(torch.randint(2**62, (), generator=random))
+    moved = later(x.permute(0, 2, 3, 1).numpy(), np.random.default_rng(seed))
+    return torch.from_numpy(moved).permute(0, 3, 1, 2)
 
 
 def spectrogram(x: Tensor, random: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ from edgesnn.targets.errors import EdgesnnError
 
 MAX_COUNT = 255
 POLARITIES = 2  # channels of a step: OFF, ON
+PHASES = 4  # at which a sample is looked at to choose an exit
 LONGEST_US = 86_400_000_000
 
 
@@ -78,6 +79,26 @@ def as_steps(samples: np.ndarray, channels: int = POLARITIES) -> np.ndarray:
     n, height, width, _ = samples.shape
     split = samples.reshape(n, height, width, -1, channels)
     return np.ascontiguousarray(split.transpose(0, 3, 1, 2, 4))
+
+
+def later(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Samples [N, H, W, T * POLARITIES] as if the steps had begun earlier, each by its own share of a step.
+
+    In a stream a recording begins anywhere within a step: of events binned from the recording's own start that
+    share, at random, is one step later. Two in one step are one; what leaves the last step is lost.
+    """
+    share = random.random((len(samples), 1, 1, 1), dtype=np.float32)
+    moved = np.where(random.random(samples.shape, dtype=np.float32) < share, samples, 0)
+    out = samples - moved
+    np.maximum(out[..., POLARITIES:], moved[..., :-POLARITIES], out=out[..., POLARITIES:])
+    return out.astype(samples.dtype)
+
+
+def at_phases(samples: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples as they are and `later`, PHASES times in all, and their labels: as a stream may have them."""
+    random = np.random.Generator(np.random.PCG64((31, seed)))
+    copies = [samples, *(later(samples, random) for _ in range(PHASES - 1))]
+    return np.concatenate(copies), np.tile(y, PHASES)
 
 
 def addresses(x: np.ndarray, y: np.ndarray, p: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -20,7 +20,7 @@ from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset
 from edgesnn.data.augment import augmented, check_augmentation, shift_reach
 from edgesnn.data.dataset import stratified_split
-from edgesnn.data.events import is_events
+from edgesnn.data.events import at_phases, is_events
 from edgesnn.networks.resolve import Resolved
 from edgesnn.networks.spec import SPIKING, NetworkSpec
 from edgesnn.networks.spiking import SpikingNetwork
@@ -82,6 +82,8 @@ class Run:
         self.x = torch.from_numpy(data.x[kept]).permute(0, 3, 1, 2).contiguous()
         self.y = torch.from_numpy(data.y[kept])
         self.val_x, self.val_y = data.x[held], data.y[held]
+        if is_events(data):
+            self.val_x, self.val_y = at_phases(self.val_x, self.val_y, options.seed)
         self.batch = min(options.batch, len(kept))
         self.steps_per_epoch = len(kept) // self.batch
         if self.batch < 2 * world.size:

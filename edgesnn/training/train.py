@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -246,7 +245,7 @@ def _finished(run: Run, test_set: Dataset, show: bool) -> dict[str, Any]:
         **vars(options),
         **tested,
         "val_accuracy": run.best.accuracy,
-        "val_samples": int(np.size(run.val_y)),
+        "val_samples": len(run.held),
         "train_samples": len(run.x),
         "threshold": run.best.value,
         "target_met": run.best.met,
