@@ -79,7 +79,9 @@ def evaluate_program(
     dataset = load(data, split, data_dir)
     source = program.input
     if not isinstance(source, ir.SampleInput):
-        raise UsageError(f"{program.name} takes events, {data} has samples")
+        raise UsageError(
+            f"{program.name} takes events: evaluate its checkpoint (.pt), or `edgesnn run` its bundle"
+        )
     found = (str(dataset.x.dtype), dataset.shape)
     if (source.dtype, source.shape) != found:
         raise UsageError(_misfit(data, dataset, program.name, source.dtype, source.shape))
