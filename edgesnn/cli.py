@@ -872,8 +872,9 @@ def profile(
         json: Print the report as one JSON object.
     """
     from edgesnn import profiling
+    from edgesnn.runtime.bundle import Bundle
 
-    given = {k: v for k, v in locals().items() if k not in ("bundle", "profiling")}
+    given = {k: v for k, v in locals().items() if k not in ("bundle", "profiling", "Bundle")}
     if port is not None and len(bundle) > 1:
         raise UsageError("a --port has one board, and a board runs one bundle: name one bundle")
     if sweep < 0:
@@ -882,6 +883,8 @@ def profile(
         raise UsageError(f"signal {signal:g} is not a number of seconds from 0")
     if out is not None:
         profiling.check_report_folder(Path(out))
+    for path in bundle:  # before the first of them has been at work for minutes
+        Bundle.open(path)
     with _quiet_stdout(json):
         runs = [
             _profiled(path, data, split, samples, sweep, signal, data_dir, port, board)

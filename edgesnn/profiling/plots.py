@@ -127,7 +127,14 @@ def latency(run: Run, name: str) -> str:
             height = top * (1.05 + 0.09 * close)
             axes.plot([at, at], [0, height + 0.07 * top], color=INK, linewidth=0.9, dashes=(3, 2))
             axes.annotate(
-                key, (at, height), (3, 0), textcoords="offset points", va="bottom", fontsize=8.5
+                key,
+                (at, height),
+                (3, 0),
+                textcoords="offset points",
+                va="bottom",
+                fontsize=8.5,
+                zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
             )
         axes.set_xlim(edges[0] - width, edges[-1] + width)
         axes.set_ylim(0, top * 1.36)

@@ -317,6 +317,8 @@ def test_refusals(run: Any, host_bundle: Bundle, tmp_path: Path) -> None:
     assert "one bundle" in run("profile", a, a, "--port", "/dev/null").error(2)
     assert "at least 0" in run("profile", a, "--sweep", -1).error(2)
     assert "seconds from 0" in run("profile", a, "--signal", "nan").error(2)
+    missing = run("profile", a, tmp_path / "none")
+    assert "there is no bundle" in missing.error(1) and "timing" not in missing.err
     assert "profile needs BUNDLE" in run("profile", "--samples", 1).error(2)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
