@@ -23,7 +23,7 @@ EVENT_NETS = (
         "takes events: OR-pool 2, spiking convs 5x5x16 and 3x3x32 of stride 2, spiking dense 128",
         _events,
         Recipe(
-            epochs=80,
+            epochs=60,
             rate_penalty=0.02,
             early_penalty=0.0,
             encoder_bias=0.0,
