@@ -138,7 +138,8 @@ def _sound_stream(s: dict[str, Any], classes: object) -> bool:
         and s.get("mode") == "window"
         and s.get("source") in ("sound", "rows")
         and s.get("dtype") in ("uint8", "int8", "int16")
-        and type(rate) in (int, float)
+        and isinstance(rate, int | float)
+        and not isinstance(rate, bool)
         and 0 < rate < float("inf")
         and all(whole(n, 1) for n in ("rows", "hop", "frame", "row_samples", "smooth", "votes"))
     )

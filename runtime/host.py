@@ -72,8 +72,9 @@ class HostEngine:
         self._queue = np.zeros(max(1, shape["queue"]), dtype=np.uint32)
         model = self._lib.esnn_host_model()
         self._call("esnn_init", self._ctx, model, self._arena.ctypes.data, self._arena.nbytes)
-        if bundle.stream is not None:
-            self._bind_stream(bundle.stream)
+        self._info = bundle.stream
+        if self._info is not None:
+            self._bind_stream(self._info)
 
     def _bind_stream(self, info: StreamInfo) -> None:
         found = np.zeros(9, dtype=np.uint32)
@@ -280,9 +281,9 @@ class HostEngine:
         self._seconds = 0.0  # in the core since the last decision
 
     def push(self, chunk: np.ndarray) -> list[TimedDecision]:
-        """What falls while `chunk` comes in; `seconds` of a decision is wall-clock time of the network, of
+        """What falls while `chunk` comes in. UsageError for what is no chunk of this stream.
 
-        continuous mode of all that was done since the last one. UsageError for what is no chunk of this stream.
+        A decision's `seconds` is wall-clock time of the network, in continuous mode of all since the last one.
         """
         info = self._streamed()
         if info.mode == "window":
@@ -311,14 +312,14 @@ class HostEngine:
         return out
 
     def _streamed(self) -> StreamInfo:
-        if self.bundle.stream is None:
+        if self._info is None:
             raise EdgesnnError(f"{self.bundle.name} has no stream: it takes whole samples")
-        return self.bundle.stream
+        return self._info
 
     def _pass(self, time: int) -> None:
         """All steps that end at or before a time are over."""
-        assert self.bundle.stream is not None and self.bundle.stream.step_us is not None
-        step = self.bundle.stream.step_us
+        step = self._streamed().step_us
+        assert step is not None
         self._until = max(self._until, time // step * step)
 
     def _push_rows(self, rows: np.ndarray) -> list[TimedDecision]:
