@@ -35,6 +35,7 @@ PART_COLOURS = {  # in the order in which they are shown
 WIDTH = 4.5  # inches; the page scales it to its column
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names may hold a $
     "font.family": "sans-serif",
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -296,7 +297,8 @@ def tradeoff(runs: Sequence[Run], names: Sequence[str], name: str) -> str | None
                 color=colour,
                 marker=".",
                 markersize=4,
-                label=_short(label, 44) if len(chosen) > 1 else "other thresholds",
+                # Of a label that begins with _ there is no legend.
+                label=_short(f" {label}".rstrip(), 44) if len(chosen) > 1 else "other thresholds",
             )
             own = next(p for p in points if p["own"])
             axes.plot(
