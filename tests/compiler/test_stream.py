@@ -360,6 +360,10 @@ ILLEGAL: dict[str, tuple[Callable[[], ir.Program], str]] = {
     "frame 4097": (lambda: _log_mel(window=np.ones(4097, np.int16)), "at most 4096"),
     "quarter's length": (lambda: _log_mel(window=np.ones(33, np.int16)), r"quarter is int32\[17\]"),
     "quarter's values": (lambda: _log_mel(quarter=FRONT.quarter - np.int32(2)), "cos"),
+    "quarter's end": (
+        lambda: _log_mel(quarter=FRONT.quarter + (np.arange(9) == 8).astype(np.int32)),
+        "cos",
+    ),
     "band order": (lambda: _log_mel(band=FRONT.band[::-1].copy()), "ascends"),
     "band range": (lambda: _log_mel(band=np.full(17, 4, np.int16)), "ascends in 0...3"),
     "band below": (lambda: _log_mel(band=np.full(17, -2, np.int16)), "ascends"),
