@@ -1356,6 +1356,7 @@ def _print_memory(about: dict[str, Any]) -> None:
             ("worst case", _worst(about)),
             *_instruction_rows(about.get("instructions")),
             ("encoder", f"{about['encoder_macs']:,} multiply-adds per inference"),
+            *_stream_rows(about.get("stream"), about["class_names"]),
         ],
     )
     layered = any(n.get("band") for n in about["nodes"])
@@ -1374,6 +1375,24 @@ def _print_memory(about: dict[str, Any]) -> None:
             for n in about["nodes"]
         ],
     )
+
+
+def _stream_rows(stream: dict[str, Any] | None, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """How a signal becomes decisions, of a model that has a stream."""
+    if stream is None:
+        return []
+    if stream["mode"] == "continuous":
+        step = f"steps of {stream['step_us'] / 1000:g} ms"
+        return [("stream", f"events, {step}; {stream['refractory']} of rest after a decision")]
+    unit = "sound" if stream["source"] == "sound" else f"rows of {stream['values']}"
+    quiet = ", ".join(classes[i] if classes else str(i) for i in stream["background"])
+    votes = f"{stream['votes']} of {stream['smooth']} votes, {stream['refractory']} windows of rest"
+    return [
+        ("stream", f"{unit} ({stream['dtype']}) at {stream['rate']:g} Hz"),
+        ("  window, hop", f"{stream['window_ms']:g} ms, {stream['hop_ms']:g} ms"),
+        ("  detection", votes + (f"; never reported: {quiet}" if quiet else "")),
+        ("  memory", _bytes(stream["memory_bytes"]) + ", beside the arena"),
+    ]
 
 
 def _instruction_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
