@@ -5,27 +5,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from edgesnn.data.events import later
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # Samples moved by a few pixels; half of them mirrored, too; then changed by a policy of image
 # operations, of which there are two; or what befalls a voice (`spectrogram` below); or turned, stretched,
-# slanted and moved, every pixel taking the value of one (`affine`: spikes stay spikes), and of events some
-# later by a step (`events`).
-AUGMENTATIONS = (
-    "none",
-    "shift",
-    "flip",
-    "randaugment",
-    "autoaugment",
-    "spectrogram",
-    "affine",
-    "events",
-)
+# slanted and moved, every pixel taking the value of one (`affine`: spikes stay spikes).
+AUGMENTATIONS = ("none", "shift", "flip", "randaugment", "autoaugment", "spectrogram", "affine")
 POLICIES = ("randaugment", "autoaugment")
 SHIFT_SHARE = 14  # samples move by up to 1/14 of their side: 2 pixels of 28, none of 8
 # kornia draws the operations of a policy once a call: so many samples share theirs.
@@ -57,9 +45,9 @@ def check_augmentation(kind: str, dtype: str, shape: tuple[int, int, int]) -> No
             f"augment spectrogram takes uint8 maps of 1 channel, time down, not {dtype} {size}; "
             "choose shift or none"
         )
-    if kind in ("affine", "events") and height == 1:
+    if kind == "affine" and height == 1:
         raise UsageError(
-            f"augment {kind} is for maps: a signal cannot be turned; choose shift or none"
+            "augment affine is for maps: a signal cannot be turned; choose shift or none"
         )
     if kind == "flip" and height == 1:
         raise UsageError("augment flip is for images: a mirrored signal is another signal")
@@ -81,8 +69,6 @@ def augmented(x: Tensor, kind: str, reach: int, random: torch.Generator, fill: i
         return spectrogram(x, random)
     if kind == "affine":
         return affine(x, random, fill)
-    if kind == "events":
-        return _later(affine(x, random), random)
     x = shifted(x, reach, random, fill)
     if kind != "shift":
         mirrored = torch.rand(n, generator=random) < 0.5
@@ -123,13 +109,6 @@ def affine(x: Tensor, random: torch.Generator, fill: int = 0) -> Tensor:
         x.to(torch.float32) - fill, grid, mode="nearest", align_corners=False
     )
     return (moved + fill).to(x.dtype)
-
-
-def _later(x: Tensor, random: torch.Generator) -> Tensor:
-    """`events.later` of [N, T * POLARITIES, H, W]."""
-    seed = int(torch.randint(2**62, (), generator=random))
-    moved = later(x.permute(0, 2, 3, 1).numpy(), np.random.default_rng(seed))
-    return torch.from_numpy(moved).permute(0, 3, 1, 2)
 
 
 def spectrogram(x: Tensor, random: torch.Generator) -> Tensor:

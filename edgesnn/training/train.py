@@ -183,8 +183,6 @@ def _check_events(spec: NetworkSpec, options: Options, data: Dataset) -> None:
             f"{spec.name} takes events, {data.name} is samples: choose data of events, such as nmnist-events"
         )
     if not spec.takes_events:
-        if options.augment == "events":
-            raise UsageError("augment events is for data of events, such as nmnist-events")
         return
     if options.exit == "rate":
         raise UsageError(f"{spec.name}: a stream of events has no last step for a rate exit")

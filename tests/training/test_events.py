@@ -259,10 +259,6 @@ def test_later_events_are_those_of_another_phase() -> None:
     again, labels = at_phases(x, np.arange(200), 0)
     assert np.array_equal(again[:200], x)
     assert np.array_equal(labels, np.tile(np.arange(200), 4))
-    tensor = torch.from_numpy(x).permute(0, 3, 1, 2)
-    moved = augmented(tensor, "events", 0, torch.Generator().manual_seed(0))
-    assert moved.shape == tensor.shape
-    assert moved[:, 6:].any()
 
 
 def test_rms_norm_keeps_silence_silent() -> None:
@@ -430,7 +426,6 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lif with a leak below 1": ("mcu-events", "nmnist-events", {"neuron": "if"}),
     "no last step for a rate exit": ("mcu-events", "nmnist-events", {"exit": "rate"}),
     "choose an output-leak below 1": ("mcu-events", "nmnist-events", {"output_leak": 1.0}),
-    "augment events is for data of events": ("mcu-mlp", "digits", {"augment": "events"}),
     "cannot be trained away": ("mcu-events", "nmnist-events", {"early_penalty": 0.1}),
 }
 
