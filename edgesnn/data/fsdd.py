@@ -70,7 +70,7 @@ FRONT = make_log_mel(
     offset=np.array(OFFSET),
     gain=GAIN,
 )
-STREAM = ir.WindowStream(FRONT, hop=4, smooth=3, votes=2, refractory=5, background=(BACKGROUND,))
+STREAM = ir.WindowStream(FRONT, hop=4, smooth=4, votes=3, refractory=5, background=(BACKGROUND,))
 
 RECIPE = 1  # counts changes of the training windows: earlier ones in the cache are not found
 PASSES = 4  # streams made of every train recording, the first without other voices and levels

@@ -27,10 +27,11 @@ SOUND = NetworkKind(
     _sound,
     Recipe(
         epochs=30,
-        rate_penalty=0.02,
-        early_penalty=0.1,
-        encoder_bias=-0.5,
+        rate_penalty=0.05,
+        early_penalty=0.2,
+        encoder_bias=-1.0,
         augment="spectrogram",
         label_smoothing=0.1,
+        exit="margin",
     ),
 )
