@@ -290,6 +290,7 @@ int32_t esnn_stream_step_node(esnn_stream *stream) {
   decides = status == ESNN_DECIDED && ctx->exited; /* there is no last step that decides in any case */
   ctx->done = 0;
   if (ctx->node == 0) {
+    ctx->step = 0; /* an inference in between begins at rest, and so it ends */
     stream->time += stream->model->step_us;
     ++stream->steps;
   }

@@ -258,6 +258,18 @@ def test_a_decision_can_be_read_until_the_next_step(event_core: Core) -> None:
     assert core.result() == [OK, 30, 0, 3, 1, 0, 1]
 
 
+def test_an_inference_in_between_ends_the_stream(event_core: Core) -> None:
+    """It has T steps as any other; whoever goes on with the stream is told to reset it."""
+    core = event_core
+    for time in (0, 10):
+        assert core.call("esnn_stream_event", time, 1) == OK
+        assert core.call("esnn_stream_step") == OK
+    assert core.lib.esnn_step(core.ctx) == DECIDED  # T = 1
+    assert core.call("esnn_stream_step") == ERR_STATE
+    assert core.call("esnn_stream_reset") == OK
+    assert core.call("esnn_stream_step") == OK
+
+
 @pytest.mark.parametrize("kind", ["log-mel", "rows"])
 def test_bytes_may_come_one_by_one(kind: str, tmp_path: Path) -> None:
     """And nothing is written beyond the memory."""
