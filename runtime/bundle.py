@@ -129,19 +129,20 @@ def _sound_stream(s: dict[str, Any], classes: object) -> bool:
         and type(classes) is int
         and all(type(c) is int and 0 <= c < classes for c in quiet)
     )
+    windows = ("rows", "hop", "frame", "row_samples", "smooth", "votes")
     if s.get("mode") == "continuous":
-        return (
-            sound and s.get("source") == "events" and s.get("dtype") is None and whole("step_us", 1)
-        )
+        none = all(s.get(name) is None for name in ("dtype", "rate", *windows))
+        return sound and none and s.get("source") == "events" and whole("step_us", 1)
     return (
         sound
+        and s.get("step_us") is None
         and s.get("mode") == "window"
         and s.get("source") in ("sound", "rows")
         and s.get("dtype") in ("uint8", "int8", "int16")
         and isinstance(rate, int | float)
         and not isinstance(rate, bool)
         and 0 < rate < float("inf")
-        and all(whole(n, 1) for n in ("rows", "hop", "frame", "row_samples", "smooth", "votes"))
+        and all(whole(name, 1) for name in windows)
     )
 
 

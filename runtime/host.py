@@ -19,6 +19,7 @@ from edgesnn.runtime.bundle import Bundle, StreamInfo
 from edgesnn.runtime.engine import Decision, TimedDecision, Trace
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
+OK = 0
 DECIDED = 1
 DUE = 2
 NONE = 0xFFFFFFFF  # no label
@@ -295,7 +296,7 @@ class HostEngine:
         while len(events):
             self._latest = int(events[-1, 0])
             at, count = events.ctypes.data, len(events)
-            out += self._timed_call("esnn_host_events", self._stream, at, count, used)
+            self._timed_call(out, "esnn_host_events", self._stream, at, count, used)
             events = events[self._used.value :]
         self._pass(self._latest)
         return out
@@ -306,8 +307,8 @@ class HostEngine:
         if info.mode == "window":
             raise UsageError("only a stream of events goes on by time: push rows")
         out: list[TimedDecision] = []
-        while found := self._timed_call("esnn_host_advance", self._stream, max(0, int(until))):
-            out += found
+        while self._timed_call(out, "esnn_host_advance", self._stream, max(0, int(until))) != OK:
+            pass
         self._pass(int(until))
         return out
 
@@ -327,16 +328,16 @@ class HostEngine:
         at, left, used = rows.ctypes.data, rows.nbytes, ctypes.addressof(self._used)
         while self._call("esnn_stream_push", self._stream, at, left, used) == DUE:
             at, left = at + self._used.value, left - self._used.value
-            out += self._timed_call("esnn_stream_classify", self._stream)
+            self._timed_call(out, "esnn_stream_classify", self._stream)
         return out
 
-    def _timed_call(self, name: str, *arguments: object) -> list[TimedDecision]:
-        """Call what may end in a decision."""
+    def _timed_call(self, out: list[TimedDecision], name: str, *arguments: object) -> int:
+        """Call what may end in a decision, which goes to the end of `out`; returns the status."""
         start = time.perf_counter()
         status = self._call(name, *arguments)
         self._seconds += time.perf_counter() - start
         if status != DECIDED:
-            return []
+            return status
         self._call(
             "esnn_host_stream_outcome",
             self._stream,
@@ -358,9 +359,9 @@ class HostEngine:
             seconds=self._seconds,
         )
         self._seconds = 0.0
-        return [
-            TimedDecision(when, decision, None if smoothed == NONE else smoothed, bool(detected))
-        ]
+        voted = None if smoothed == NONE else smoothed
+        out.append(TimedDecision(when, decision, voted, bool(detected)))
+        return status
 
     def close(self) -> None:
         """Nothing to release: the library stays loaded until the process ends."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import signal as signals
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -419,6 +420,38 @@ def test_events_that_do_not_fit_are_refused(engines: dict[str, tuple[ir.Program,
         assert engine.push(np.zeros((0, 2), dtype=np.int64)) == []
 
 
+def test_a_long_silence_can_be_interrupted(
+    engines: dict[str, tuple[ir.Program, Bundle]],
+) -> None:
+    """It is run in pieces, which shows nowhere else."""
+    program, bundle = engines["continuous"]
+    assert isinstance(program.stream, ir.EventStream)
+    step, reference = program.stream.step_us, StreamInterpreter(program)
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with HostEngine(bundle) as engine:
+        for at in (511, 512, 1100):
+            events = np.array([[at * step, 0], [at * step + step - 1, 1]])
+            assert streams_difference(reference.push(events), engine.push(events)) is None
+        for at in (1101, 1613, 2200):
+            wanted = reference.advance(at * step)
+            assert streams_difference(wanted, engine.advance(at * step)) is None
+        before = signals.signal(signals.SIGALRM, stop)
+        try:
+            for endless in (
+                lambda: engine.advance(2**62),
+                lambda: engine.push(np.array([[2**62, 0]])),
+            ):
+                engine.start_stream()
+                signals.setitimer(signals.ITIMER_REAL, 0.2)
+                with pytest.raises(KeyboardInterrupt):
+                    endless()
+        finally:
+            signals.signal(signals.SIGALRM, before)
+
+
 def test_without_a_stream_there_is_none(host_bundle: Bundle) -> None:
     assert host_bundle.stream is None
     source = host_bundle.path / "src"
@@ -456,13 +489,26 @@ def test_the_manifest_says_how_a_signal_is_taken(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("mode", "frame"), ("hop", 0), ("rate", "8000"), ("background", [99]), ("memory_bytes", -1)],
+    ("kind", "field", "value"),
+    [
+        ("rows", "mode", "frame"),
+        ("rows", "hop", 0),
+        ("rows", "rate", "8000"),
+        ("rows", "background", [99]),
+        ("rows", "memory_bytes", -1),
+        ("rows", "step_us", 0),
+        ("continuous", "rate", [1]),
+        ("continuous", "rows", 3),
+    ],
 )
 def test_a_damaged_stream_is_noticed(
-    field: str, value: object, engines: dict[str, tuple[ir.Program, Bundle]], tmp_path: Path
+    kind: str,
+    field: str,
+    value: object,
+    engines: dict[str, tuple[ir.Program, Bundle]],
+    tmp_path: Path,
 ) -> None:
-    bundle = engines["rows"][1]
+    bundle = engines[kind][1]
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     manifest["stream"][field] = value
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
