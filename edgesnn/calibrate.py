@@ -18,7 +18,7 @@ from edgesnn.compiler import ir
 from edgesnn.compiler.graph import ReadoutSpec
 from edgesnn.data import Dataset, load
 from edgesnn.data.dataset import stratified_split
-from edgesnn.data.events import as_steps, at_phases, is_events
+from edgesnn.data.events import PHASES, as_steps, at_phases, is_events
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.select import (
     CANDIDATES,
@@ -99,7 +99,9 @@ def calibrate(
     usual = CANDIDATES if accuracy is None and steps is None and not opened.whole else None
     values = fine_candidates(membranes, kind) if usual is None else usual
     front = trade_off(membranes, y, kind, values, is_events(train))
-    chosen = pick(front, len(y), accuracy=accuracy, steps=steps)
+    chosen = pick(
+        front, len(y) // (PHASES if is_events(train) else 1), accuracy=accuracy, steps=steps
+    )
     was = opened.readout
     before = decode(membranes, was.kind, was.value)
     report = {

@@ -13,6 +13,7 @@ from torch import Tensor
 from edgesnn.checkpoint import Checkpoint, to_graph
 from edgesnn.compiler import ir
 from edgesnn.compiler.graph import ReadoutSpec
+from edgesnn.data.events import PHASES
 from edgesnn.quantisation.aware import fine_tune
 from edgesnn.quantisation.fold import tuned_checkpoint
 from edgesnn.quantisation.network import IntegerNetwork, integer_network
@@ -129,6 +130,7 @@ def _read_again(
             accuracy=options.target_accuracy or None,
             steps=options.target_steps or None,
             must_exit=_must_exit(tuned),
+            copies=PHASES if _must_exit(tuned) else 1,
         )
         readout = ReadoutSpec(options.exit, chosen.value)
         checkpoint = replace(checkpoint, readout=readout)

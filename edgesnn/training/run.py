@@ -258,6 +258,7 @@ class Run:
                 accuracy=options.target_accuracy or None,
                 steps=options.target_steps or None,
                 must_exit=is_events(self.data),
+                copies=len(self.val_y) // len(self.held),
             )
         if not self.stages.last(self.epoch - 1):
             return chosen

@@ -41,6 +41,7 @@ def select_exit(
     accuracy: float | None = None,
     steps: float | None = None,
     must_exit: bool = False,
+    copies: int = 1,
 ) -> Chosen:
     """The value of exit `kind` on validation samples; membranes: [T, N, classes], y: int64[N].
 
@@ -48,7 +49,8 @@ def select_exit(
     most accurate value of at most so many mean steps, else the fastest, `met` False. Neither: the fewest
     mean steps within 0.1 points (or one sample) of the best accuracy, of the values 0.25, 0.5 ... 16.
     Equal steps go to the higher accuracy, then to the larger value. A rate readout has no value (0).
-    must_exit: as in `trade_off`.
+    must_exit: as in `trade_off`. copies: how often each sample stands in y, changed a little; together they are
+    one sample.
     """
     check_wanted(accuracy, steps)
     if kind == "rate":
@@ -58,7 +60,7 @@ def select_exit(
         fine = accuracy is not None or steps is not None
         values = fine_candidates(membranes, kind) if fine else CANDIDATES
         front = trade_off(membranes, y, kind, values, must_exit)
-    return pick(front, len(y), accuracy=accuracy, steps=steps)
+    return pick(front, len(y) // copies, accuracy=accuracy, steps=steps)
 
 
 def check_wanted(accuracy: float | None, steps: float | None) -> None:

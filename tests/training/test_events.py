@@ -369,6 +369,15 @@ def test_the_exit_of_a_stream_has_to_come() -> None:
     assert select_exit(membranes, y, "margin", must_exit=False).accuracy == 1.0
     chosen = select_exit(membranes, y, "margin", must_exit=True)
     assert (chosen.accuracy, chosen.value) == (1.0, 1.0)
+    # A sample of two copies is two of six: what is worth waiting for is a whole one.
+    slow = np.zeros((9, 6, 2))
+    slow[0, :5, 0], slow[0, 5, 0] = 1.0, -1.0
+    slow[8, :, 0] = 3.0
+    for copies, step in ((1, 1), (2, 1)):
+        assert select_exit(slow, np.zeros(6, np.int64), "margin", copies=copies).mean_steps == step
+    slow[0, 4, 0] = -1.0
+    for copies, step in ((1, 9), (2, 1)):
+        assert select_exit(slow, np.zeros(6, np.int64), "margin", copies=copies).mean_steps == step
     membranes[1, 1:, 0] = 0.0
     assert select_exit(membranes, y, "margin", must_exit=True).accuracy == pytest.approx(1 / 3)
 
