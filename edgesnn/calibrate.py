@@ -99,9 +99,8 @@ def calibrate(
     usual = CANDIDATES if accuracy is None and steps is None and not opened.whole else None
     values = fine_candidates(membranes, kind) if usual is None else usual
     front = trade_off(membranes, y, kind, values, is_events(train))
-    chosen = pick(
-        front, len(y) // (PHASES if is_events(train) else 1), accuracy=accuracy, steps=steps
-    )
+    recordings = -(-len(y) // PHASES) if is_events(train) else len(y)
+    chosen = pick(front, recordings, accuracy=accuracy, steps=steps)
     was = opened.readout
     before = decode(membranes, was.kind, was.value)
     report = {
