@@ -23,6 +23,7 @@ MAX_UNITS = 1 << 24  # of one map; far beyond what any target holds, far below w
 MAX_EXTENT = 1 << 12  # of a kernel, stride, dilation or padding
 MAX_VOTES = 127
 MAX_COUNT = 2**31 - 1  # of a stream's rows, steps and microseconds
+MAX_RATE = 1e9  # of rows a second, and of seconds a row: all times are then finite
 
 
 class IllegalProgram(EdgesnnError):
@@ -319,8 +320,9 @@ def _check_windows(program: ir.Program, stream: ir.WindowStream) -> None:
         rows = height
     else:
         rate = stream.front.rate
-        ok = type(rate) is float and math.isfinite(rate) and rate > 0
-        _need(ok, "stream", f"rate is a positive number of rows a second (a float), found {rate!r}")
+        ok = type(rate) is float and 1 / MAX_RATE <= rate <= MAX_RATE
+        rule = f"rate is a positive number of rows a second (a float), 1e-9...1e9, found {rate}"
+        _need(ok, "stream", rule)
         rows = width if height == 1 else height
     _whole("stream", "hop", stream.hop, 1, rows)
     _whole("stream", "smooth", stream.smooth, 1, MAX_VOTES)

@@ -345,6 +345,8 @@ ILLEGAL: dict[str, tuple[Callable[[], ir.Program], str]] = {
     "all background": (lambda: _window(background=(2, 0, 1)), "some class is not background"),
     "rate": (lambda: _window(front=ir.Rows(0.0)), "rate is a positive"),
     "infinite rate": (lambda: _window(front=ir.Rows(float("inf"))), "rate is a positive"),
+    "no number": (lambda: _window(front=ir.Rows(float("nan"))), "rate is a positive"),
+    "endless rows": (lambda: _window(front=ir.Rows(5e-324)), "rate is a positive"),
     "whole rate": (lambda: _window(front=ir.Rows(10)), "a float"),
     "events in windows": (
         lambda: replace(from_text(EVENTS), stream=ir.WindowStream(ir.Rows(1.0), 1)),
