@@ -28,6 +28,7 @@ from edgesnn.targets.errors import UsageError
 
 POLICIES = ("block", "drop-oldest", "drop-newest")
 CLOCK_SET_US = 10_000_000  # a jump of a live sensor's time by more: its clock was set
+DAY_US = 86_400_000_000
 
 __all__ = [
     "POLICIES",
@@ -242,6 +243,11 @@ class _Events(_Worker):
             self.totals.gaps += 1
             self._before, self._offset = self.totals.signal_seconds, None
         if self._offset is None:
+            if not self.live and first >= DAY_US:
+                raise UsageError(
+                    f"the first event is at {first / 1e6:.0f} s, but times of a file or an array begin at 0; "
+                    "subtract that of the first"
+                )
             self.session.start_stream()
             self._offset = self._seen = first // self._step * self._step if self.live else 0
         # An event is late where one before it belongs to a later step, however the source was cut into chunks.

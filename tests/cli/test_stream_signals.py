@@ -575,6 +575,16 @@ def test_time_marks_let_time_pass(bundles: dict[str, Bundle]) -> None:
         assert stream.totals.signal_seconds >= 0.06
 
 
+def test_times_of_a_clock_are_refused_in_a_file(bundles: dict[str, Bundle]) -> None:
+    """Every step since 1970 would be run."""
+    signal = _events() + np.array([1_700_000_000_000_000, 0])
+    with (
+        Stream(bundles["events"]) as stream,
+        pytest.raises(UsageError, match="the first event is at 1700000000 s"),
+    ):
+        list(stream.feed(signal))
+
+
 def test_the_clock_of_a_live_sensor(bundles: dict[str, Bundle]) -> None:
     """It may begin anywhere, and be set: the stream begins anew there, and nothing runs through the jump."""
     signal, port, starts = _events(), _free_port(), (3_600_000_000, 5_000_000)
