@@ -53,7 +53,8 @@ class TimedDecision:
     whether it is to be reported. front_ticks: counter reading of the front end since the last window (of the
     binning since the last decision), None on engines without a counter; the decision's `ticks` are the
     network's alone. In continuous mode `decision.step` counts from the stream's start, `events`, `sops` and
-    `ticks` from the last decision.
+    `ticks` from the last decision. The C core counts events and operations in 32 bits, which a long time
+    without a decision outgrows.
     """
 
     time: int
