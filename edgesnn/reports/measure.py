@@ -128,7 +128,9 @@ def _integer_batches(
             act = net(data.x[i : i + batch], trace=True)
         membranes = act.membranes.to(torch.int64).numpy()
         nothing = np.zeros(membranes.shape[:2])
-        if isinstance(program.input, ir.EventInput):  # in the program the sensor itself, here a layer
+        if isinstance(
+            program.input, ir.EventInput
+        ):  # in the program the sensor itself, here a layer
             act.events[names[0]] = act.events[program.input.name]
         sops = [
             sum(
