@@ -10,7 +10,7 @@ from edgesnn.compiler.choose import Choice, Option, choose, options
 from edgesnn.compiler.cost import Estimate, estimate, load_costs
 from edgesnn.compiler.plan import Plan, plan_memory
 from edgesnn.compiler.stream import window_shape
-from edgesnn.compiler.stream_plan import stream_report as manifest_stream
+from edgesnn.compiler.stream_plan import stream_report
 from edgesnn.targets.target import Target
 
 _KINDS = {
@@ -143,13 +143,13 @@ def kernels_report(choice: Choice, considered: dict[str, tuple[Option, ...]]) ->
     }
 
 
-def stream_report(program: ir.Program, bounds: Bounds) -> dict[str, Any] | None:
+def describe_stream(program: ir.Program, bounds: Bounds) -> dict[str, Any] | None:
     """How a signal becomes decisions, None where the program takes whole samples.
 
     What a StreamInfo reads, and of window mode row_values (samples of a row of the input; the bands of a
     log-mel front end), window_ms (of signal that a window rests on) and hop_ms (between windows).
     """
-    found, stream = manifest_stream(program, bounds), program.stream
+    found, stream = stream_report(program, bounds), program.stream
     if found is None or not isinstance(stream, ir.WindowStream):
         return found
     shape, per_ms = window_shape(program), stream.front.rate / 1000
@@ -207,7 +207,7 @@ def describe(
                 else {}
             ),
         },
-        "stream": stream_report(program, bounds),
+        "stream": describe_stream(program, bounds),
         "bounds": bounds_report(program, bounds),
         "arena_bytes": plan.arena_bytes,
         "arena": arena_report(plan),

@@ -141,7 +141,7 @@ def _sound_stream(s: dict[str, Any], classes: object) -> bool:
         and s.get("dtype") in ("uint8", "int8", "int16")
         and isinstance(rate, int | float)
         and not isinstance(rate, bool)
-        and 0 < rate < float("inf")
+        and 1e-9 <= rate <= 1e9  # as a program's, compiler/check.py
         and all(whole(name, 1) for name in windows)
     )
 

@@ -47,11 +47,13 @@ static void esnn_windowed(const esnn_log_mel *front, const int16_t *ring, uint32
   const uint32_t points = front->points, frame = front->frame;
   uint32_t at = first, place = 0, i, k, bit;
   for (i = 0; i < points; i += 8u) {
-    const int16_t *x = ring + at, *w = front->window + i;
+    const int16_t *x, *w;
     /* Four numbers whose places differ in the upper two bits, the first of which is the lowest bit of j. */
     int32_t *a = work + place, *b = a + points / 2u, *c = a + points / 4u, *d = b + points / 4u;
     int16_t samples[8], weights[8];
     if (i + 8u <= frame && at + 8u <= frame) {
+      x = ring + at;
+      w = front->window + i;
       at += 8u;
     } else { /* beyond the frame, or around the ring's end */
       for (k = 0; k < 8u; ++k) {
