@@ -75,7 +75,11 @@ def find_recording(
                 f"the {split} split of {data} has {len(recording.labels)} intervals, not {intervals}"
             )
         recording = recording.first(intervals)
-    return replace(recording, signal=Intake.of(bundle).checked(recording.signal))
+    # The model may answer with classes that the recording does not have.
+    known = len(recording.class_names)
+    names = (*recording.class_names, *map(session.class_name, range(known, bundle.classes)))
+    signal = Intake.of(bundle).checked(recording.signal)
+    return replace(recording, signal=signal, class_names=names)
 
 
 def pieces(session: Session, recording: Recording) -> list[tuple[np.ndarray, int]]:

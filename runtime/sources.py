@@ -47,13 +47,13 @@ Arrays = np.ndarray | Iterable[np.ndarray] | AsyncIterable[np.ndarray]
 class Chunk:
     """A piece of a source. start: number of its first unit (frame, sample, row, event) since the start, those
 
-    that never came counted too. data: frames [n, ...], rows [n, values] or events int64[n, 2]. anew: what lies
-    between it and the chunk before is unknown.
+    that never came counted too. data: frames [n, ...], rows [n, values] or events int64[n, 2]. run: how often
+    the sender has begun again; what lies between two chunks of different runs is unknown.
     """
 
     start: int
     data: np.ndarray
-    anew: bool = False
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,13 +181,13 @@ class _Source:
     def __init__(self, intake: Intake) -> None:
         self.damaged = self.lost = 0
         self.intake = intake
-        self._position = 0
+        self._position = self._run = 0
 
-    def pieces(self, data: np.ndarray, anew: bool = False) -> Iterator[Chunk]:
+    def pieces(self, data: np.ndarray) -> Iterator[Chunk]:
         """Units that follow those before, in chunks of a bounded size."""
         for first in range(0, len(data), self.intake.most):
             piece = data[first : first + self.intake.most]
-            yield Chunk(self._position, piece, anew and first == 0)
+            yield Chunk(self._position, piece, self._run)
             self._position += len(piece)
 
     def close(self) -> None:
@@ -208,7 +208,9 @@ class ArraySource(_Source):
         for item in self._items:
             if closed.is_set():
                 return
-            yield from self.pieces(_units(self.intake, item))
+            units = _units(self.intake, item)
+            # A chunk waits in the queue while the iterator goes on, and that may fill the same buffer again.
+            yield from self.pieces(units.copy() if self.live else units)
 
 
 class AsyncSource(_Source):
@@ -238,7 +240,7 @@ class AsyncSource(_Source):
             item = future.result()
             if item is None:
                 return
-            yield from self.pieces(_units(self.intake, item))
+            yield from self.pieces(_units(self.intake, item).copy())
 
 
 def _units(intake: Intake, item: np.ndarray) -> np.ndarray:
@@ -364,18 +366,18 @@ class _Numbered(_Source):
         (number,) = _NUMBER.unpack_from(body)
         units = self.intake.decode(body[_NUMBER.size :])
         ahead = 0 if self._next is None else (number - self._next) & 0xFFFFFFFF
-        anew = False
         if ahead >= 2**31:
             # Overtaken by its successors, so it is counted as lost already; or the sender began again.
             self._behind += 1
             if number != 0 and self._behind < _RESTARTED:
                 return
-            ahead, anew = 0, True
+            ahead = 0
+            self._run += 1
         self._behind = 0
         self.lost += ahead
         self._position += ahead
         self._next = (number + len(units)) & 0xFFFFFFFF
-        yield from self.pieces(units, anew)
+        yield from self.pieces(units)
 
 
 class DatagramSource(_Numbered):

@@ -11,9 +11,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from inspect import GEN_RUNNING, getgeneratorstate
 from pathlib import Path
 from types import TracebackType
 
@@ -190,14 +191,14 @@ class _Rows(_Worker):
     def __init__(self, session: Session, totals: Totals, live: bool) -> None:
         super().__init__(session, totals, live)
         self._next: int | None = None
-        self._offset = 0
+        self._offset = self._run = 0
 
     def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
-        if chunk.start != self._next or chunk.anew:
+        if (chunk.start, chunk.run) != (self._next, self._run):
             self.totals.gaps += self._next is not None or chunk.start > 0
             self.session.start_stream()
             self._offset = chunk.start
-        self._next = chunk.start + len(chunk.data)
+        self._next, self._run = chunk.start + len(chunk.data), chunk.run
         found = self.session.push(chunk.data.astype(chunk.data.dtype.newbyteorder("="), copy=False))
         self.totals.used += len(chunk.data)
         assert self.info is not None
@@ -209,8 +210,8 @@ class _Rows(_Worker):
 class _Events(_Worker):
     """Continuous mode. Events of steps that are over are late; lost ones leave no gap in time, which the
 
-    others carry. A live sensor's clock may begin anywhere and be set: there the stream begins (anew), at the
-    start of the step in which it stands.
+    others carry. A live sensor's clock may begin anywhere and be set, and its sender may begin again: there the
+    stream begins (anew), at the start of the step in which the clock stands.
     """
 
     def __init__(self, session: Session, totals: Totals, live: bool) -> None:
@@ -220,8 +221,12 @@ class _Events(_Worker):
         self._offset: int | None = None
         self._seen = 0  # latest time, of the sensor
         self._before = 0.0  # seconds of signal before the stream began anew
+        self._run = 0
 
     def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
+        if chunk.run != self._run:
+            self._run = chunk.run
+            yield from self._leave()
         for events in self._parts(chunk.data):
             yield from self._push(events)
 
@@ -239,9 +244,7 @@ class _Events(_Worker):
             return
         first = int(events[0, 0])
         if self._offset is not None and self.live and abs(first - self._seen) > CLOCK_SET_US:
-            yield from self.finish()
-            self.totals.gaps += 1
-            self._before, self._offset = self.totals.signal_seconds, None
+            yield from self._leave()
         if self._offset is None:
             if not self.live and first >= DAY_US:
                 raise UsageError(
@@ -268,6 +271,14 @@ class _Events(_Worker):
         self._clock(last)
         for one in found:
             yield replace(one, time=one.time + self._offset)
+
+    def _leave(self) -> Iterator[TimedDecision]:
+        """What comes next is another stream."""
+        if self._offset is None:
+            return
+        yield from self.finish()
+        self.totals.gaps += 1
+        self._before, self._offset = self.totals.signal_seconds, None
 
     def _clock(self, until: int) -> None:
         assert self._offset is not None
@@ -341,7 +352,7 @@ class Stream:
         source: str | Path | Arrays,
         closed: threading.Event,
         loop: asyncio.AbstractEventLoop | None,
-    ) -> Iterator[StreamDecision]:
+    ) -> Generator[StreamDecision, None, None]:
         bundle = self.session.bundle
         intake = Intake.of(bundle)
         opened = open_source(bundle, source, self.baud, self.channel, loop)
@@ -430,10 +441,12 @@ class Feed:
     def __init__(self, stream: Stream, source: str | Path | Arrays) -> None:
         self._stream, self._source = stream, source
         self._closed = threading.Event()
-        self._decisions: Iterator[StreamDecision] | None = None
+        self._decisions: Generator[StreamDecision, None, None] | None = None
         self._pool: ThreadPoolExecutor | None = None
 
-    def _begun(self, loop: asyncio.AbstractEventLoop | None = None) -> Iterator[StreamDecision]:
+    def _begun(
+        self, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Generator[StreamDecision, None, None]:
         if self._decisions is None:
             self._decisions = self._stream._decisions(self._source, self._closed, loop)
         return self._decisions
@@ -445,9 +458,11 @@ class Feed:
         return next(self._begun())
 
     def close(self) -> None:
-        """Leave the source; may be called twice."""
+        """Leave the source; may be called twice, and while another thread waits for a decision."""
         self._closed.set()
-        self._begun().close()  # type: ignore[attr-defined]
+        decisions = self._begun()
+        if getgeneratorstate(decisions) != GEN_RUNNING:  # else it ends where it is
+            decisions.close()
 
     def __aiter__(self) -> Feed:
         return self

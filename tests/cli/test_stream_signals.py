@@ -409,6 +409,18 @@ def test_datagrams_of_frames_and_of_events(bundles: dict[str, Bundle], host_bund
         assert stream.totals.lost == 1
 
 
+def test_datagrams_of_a_sensor_of_events_that_begins_again(bundles: dict[str, Bundle]) -> None:
+    """Its clock begins at 0 again: nothing of it is late."""
+    signal, bundle, port = _events(), bundles["events"], _free_port()
+    sent = [encode_message(bundle, 0, signal)] * 2
+    _send(port, [*sent, encode_message(bundle, len(signal), signal[:0])])
+    with Stream(bundle) as stream:
+        decisions = list(stream.feed(f"udp://127.0.0.1:{port}"))
+    assert _seen(decisions) == 2 * _reference("events", signal)
+    totals = stream.totals
+    assert (totals.used, totals.late, totals.gaps) == (2 * len(signal), 0, 1)
+
+
 def test_datagrams_that_do_not_fit(bundles: dict[str, Bundle]) -> None:
     port = _free_port()
     _send(port, [b"hello"])
@@ -706,6 +718,52 @@ def test_async_errors_and_leaving(bundles: dict[str, Bundle]) -> None:
         assert _seen(list(stream.feed(signal))) == _reference("motion", signal)  # still of use
 
 
+def test_closed_by_another_thread(bundles: dict[str, Bundle]) -> None:
+    """While the one that listens waits for a sensor that is silent."""
+    signal, silent = _sound(), threading.Event()
+
+    def pieces() -> Iterator[np.ndarray]:
+        yield signal[:1000]
+        silent.set()
+        time.sleep(0.3)
+        yield signal[1000:2000]
+
+    with Stream(bundles["sound"]) as stream:
+        feed = stream.feed(pieces())
+        found: list[StreamDecision] = []
+        listener = threading.Thread(target=lambda: found.extend(feed))
+        listener.start()
+        assert silent.wait(10)
+        time.sleep(0.1)
+        feed.close()
+        listener.join(10)
+        assert not listener.is_alive() and _threads() == []
+        assert _seen(found) == _reference("sound", signal[:1000])
+
+
+async def _async_items(items: Iterator[np.ndarray]) -> AsyncIterator[np.ndarray]:
+    for item in items:
+        yield item
+
+
+@pytest.mark.parametrize("live", [iter, _async_items])
+def test_an_iterator_that_fills_one_buffer(live: Any, bundles: dict[str, Bundle]) -> None:
+    """As a microphone does: what waits in the queue is not overwritten."""
+    signal = _sound()
+
+    def buffers() -> Iterator[np.ndarray]:
+        buffer = np.empty((40, 1), np.int16)
+        for at in range(0, len(signal), 40):
+            buffer[:] = signal[at : at + 40]
+            yield buffer
+
+    async def heard(stream: Stream) -> list[StreamDecision]:
+        return [decision async for decision in stream.feed(live(buffers()))]
+
+    with Stream(bundles["sound"]) as stream:
+        assert _seen(asyncio.run(heard(stream))) == _reference("sound", signal)
+
+
 # --- recordings -----------------------------------------------------------------------------------
 
 
@@ -743,6 +801,22 @@ def test_a_recording_is_scored(
     assert one["intervals"] == 1 and one["signal_seconds"] < found["signal_seconds"]
     text = run("stream", bundles[kind].path, "--data", data).out
     assert "accuracy" in text and "latency from the start" in text
+
+
+def test_a_recording_of_fewer_classes_than_the_model_has(
+    run: Any, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal, spans = _sound(), np.array(BURSTS)
+
+    def rests(split: str, folder: Path) -> Recording:
+        labels = np.zeros(8, np.int64)
+        return Recording("rests", split, signal, len(signal), spans, labels, ("quiet",), RATE)
+
+    monkeypatch.setitem(recordings.RECORDINGS, "rests", rests)
+    found = run("stream", bundles["sound"].path, "--data", "rests", "--json").json()
+    assert found["detections"] > 0 and found["classes"].keys() == {"quiet"}
+    assert set(found["classes"]["quiet"]["wrong"]) <= {"one", "two"}
+    assert found["classes"]["quiet"]["wrong"]
 
 
 @pytest.mark.parametrize(("kind", "data"), [("sound", "pitches"), ("events", "bursts")])
