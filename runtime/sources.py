@@ -460,7 +460,13 @@ class SerialSource(_Numbered):
         self._url, self._cobs = url, cobs
         self._errors = (serial.SerialException, OSError)
         try:
-            self._port: Any = serial.serial_for_url(url, baudrate=baud, timeout=POLL)
+            self._port: Any = serial.serial_for_url(
+                url, baudrate=baud, timeout=POLL, do_not_open=True
+            )
+            if url.lower().startswith("socket://"):
+                # pyserial would throw away what the other end has sent as soon as it was connected.
+                self._port.reset_input_buffer = lambda: None
+            self._port.open()
         except (serial.SerialException, ValueError, OSError) as e:
             raise EdgesnnError(f"cannot open the source {url}: {one_line(e)}") from None
         # pyserial reads a socket byte by byte; where there is a descriptor, read what has come.

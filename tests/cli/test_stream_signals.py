@@ -434,22 +434,17 @@ def test_datagrams_that_do_not_fit(bundles: dict[str, Bundle]) -> None:
 
 
 def test_serial_messages(bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A damaged message is a gap of known length."""
-    import serial
+    """A damaged message is a gap of known length; what is sent while the link opens is not lost."""
+    from serial.urlhandler import protocol_socket
 
-    signal, bundle, done, really = (
-        _motion(),
-        bundles["motion"],
-        threading.Event(),
-        serial.serial_for_url,
-    )
+    signal, bundle, sent = _motion(), bundles["motion"], threading.Event()
+    configure = protocol_socket.Serial._reconfigure_port
 
-    def open_port(*words: Any, **options: Any) -> Any:
-        port = really(*words, **options)
-        done.set()  # pyserial throws away what comes before
-        return port
+    def late(port: Any) -> None:
+        assert sent.wait(20)
+        configure(port)
 
-    monkeypatch.setattr(serial, "serial_for_url", open_port)
+    monkeypatch.setattr(protocol_socket.Serial, "_reconfigure_port", late)
     parts = [
         encode_serial_frame(encode_message(bundle, at, signal[at : at + 60]))
         for at in range(0, len(signal), 60)
@@ -461,8 +456,8 @@ def test_serial_messages(bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyP
 
     def serve() -> None:
         with server, server.accept()[0] as peer:
-            assert done.wait(20)
             peer.sendall(b"".join([*parts[:2], bytes(broken), *parts[3:], end]))
+            sent.set()
             peer.recv(1)
 
     threading.Thread(target=serve, daemon=True).start()
