@@ -17,6 +17,7 @@ from edgesnn.data.cache import cached
 from edgesnn.data.dataset import Dataset, check_labels, checked
 from edgesnn.data.events import check_times, count_events, one_stream, step_frames
 from edgesnn.data.npz import pieces, read_arrays
+from edgesnn.data.packs import pack_path
 from edgesnn.data.recording import Recording
 from edgesnn.targets.errors import EdgesnnError
 
@@ -38,7 +39,7 @@ OVERFLOW_Y, OVERFLOW_US = 240, 1 << 13  # no event: all times from here on are l
 
 def load_small(split: str, folder: Path) -> Dataset:
     """Counts of <folder>/nmnist_small.npz: x, y, p, off and label of the split."""
-    path = _pack(SMALL, folder)
+    path = pack_path(SMALL, PACK, folder)
     x, y, p, off, labels = _arrays(path, split, "x", "y", "p", "off", "label")
     offsets = pieces(path, f"off_{split}", off, len(x))
     try:
@@ -53,7 +54,7 @@ def load_events(split: str, folder: Path) -> Dataset:
 
     recording's start, for nets that take events.
     """
-    path = _pack(EVENTS, folder)
+    path = pack_path(EVENTS, PACK, folder)
     x, y, p, t, off, labels = _arrays(path, split, "x", "y", "p", "t", "off", "label")
     offsets = pieces(path, f"off_{split}", off, len(x))
     try:
@@ -65,7 +66,7 @@ def load_events(split: str, folder: Path) -> Dataset:
 
 def load_event_stream(split: str, folder: Path) -> Recording:
     """The split of <folder>/nmnist_small.npz as one stream of events, with 250 ms of rest in between."""
-    path = _pack(EVENTS, folder)
+    path = pack_path(EVENTS, PACK, folder)
     x, y, p, t, off, labels = _arrays(path, split, "x", "y", "p", "t", "off", "label")
     offsets = pieces(path, f"off_{split}", off, len(x))
     try:
@@ -74,16 +75,6 @@ def load_event_stream(split: str, folder: Path) -> Recording:
     except EdgesnnError as error:
         raise EdgesnnError(f"{path}: {split}: {error}") from None
     return Recording(EVENTS, split, events, length, intervals, labels.astype(np.int64), CLASSES)
-
-
-def _pack(name: str, folder: Path) -> Path:
-    path = folder / PACK
-    if not path.is_file():
-        raise EdgesnnError(
-            f"{name}: {PACK} is not in {folder}; put it there, or name its folder with --data-dir "
-            "or EDGESNN_DATA"
-        )
-    return path
 
 
 def _arrays(path: Path, split: str, *names: str) -> list[np.ndarray]:
