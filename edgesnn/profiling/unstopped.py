@@ -104,7 +104,10 @@ def fit(amounts: np.ndarray, steps: np.ndarray, sops: np.ndarray) -> Fit | None:
 def sweep(
     program: ir.Program, seen: Unstopped, y: np.ndarray | None, unit: str, cost: Fit | None
 ) -> dict[str, Any] | None:
-    """Accuracy and mean steps at every threshold, and the time that `cost` estimates; None for other exits."""
+    """Accuracy and mean steps at every threshold, and the time that `cost` estimates; None for other exits.
+
+    In a stream of events a sample that reaches no exit gets no answer: it is not right.
+    """
     kind, rule = swept(program), program.readout
     if kind is None or not isinstance(rule, ir.FirstSpike | ir.Margin):
         return None
@@ -113,9 +116,12 @@ def sweep(
     tried = values[np.unique(np.linspace(0, len(values) - 1, POINTS).round().astype(int))]
     columns, sops = np.arange(reached.shape[1]), seen.sops.cumsum(axis=0)
     rows: list[dict[str, Any]] = []
+    endless = isinstance(program.stream, ir.EventStream)
     for value in np.union1d(tried, [rule.value]):
         at = _stops(reached, int(value))
         right = seen.membranes[at, columns].argmax(axis=-1) == y if y is not None else None
+        if right is not None and endless:
+            right = right & (reached >= value).any(axis=0)
         amount = None if cost is None else float(cost(at + 1, sops[at, columns]).mean())
         rows.append(
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,28 @@ def _rate(program: ir.Program) -> ir.Program:
     from dataclasses import replace
 
     return replace(program, readout=ir.Rate())
+
+
+def test_events_that_reach_no_exit_are_not_right() -> None:
+    """A sample has a last step, at which the largest membrane answers; a stream of events has none."""
+    nodes = (
+        ir.EventInput("input", (1, 2, 1)),
+        ir.Accumulator(
+            "output",
+            (ir.Dense("input", np.array([[5, 0], [0, 5]], np.int8)),),
+            (((1, 1),),),
+            np.zeros(2, np.int32),
+        ),
+    )
+    program = ir.Program("events", 3, nodes, ir.FirstSpike(8), ("left", "right"))
+    samples = np.zeros((2, 3, 1, 2, 1), np.uint8)
+    samples[0, :, 0, 0] = 1  # reaches 15
+    samples[1, 1, 0, 1] = 1  # stays at 5
+    seen = run_unstopped(program, samples, lambda items: items)
+    for stream, accuracy in ((None, 1.0), (ir.EventStream(1000), 0.5)):
+        found = sweep(replace(program, stream=stream), seen, np.array([0, 1]), "cycles", None)
+        assert found is not None
+        assert [p["accuracy"] for p in found["points"] if p["own"]] == [accuracy]
 
 
 def test_estimates() -> None:
