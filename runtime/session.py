@@ -39,6 +39,7 @@ class Session:
         self.emulated = False
         self._stack = ExitStack()
         self._closed = False
+        self.streams = 0  # begun so far; the engine has one at a time
         try:
             self.engine: Engine = self._start(port, board)
         except BaseException:
@@ -136,6 +137,7 @@ class Session:
     def start_stream(self) -> None:
         """Forget everything that was pushed: time 0."""
         self._signal_engine().start_stream()
+        self.streams += 1
 
     def push(self, chunk: np.ndarray) -> list[TimedDecision]:
         """What falls while a chunk of the signal comes in; the shapes are those of `SignalEngine.push`."""

@@ -167,6 +167,16 @@ class _Worker:
     def __init__(self, session: Session, totals: Totals, live: bool) -> None:
         self.session, self.totals, self.live = session, totals, live
         self.info = session.bundle.stream
+        self._begun = 0
+
+    def _begin(self) -> None:
+        self.session.start_stream()
+        self._begun = self.session.streams
+
+    def _check_own(self) -> None:
+        """UsageError where somebody else has begun a stream since."""
+        if self.session.streams != self._begun:
+            raise UsageError("another stream was begun in this session; feed one source at a time")
 
     def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
         """What falls while a chunk comes in."""
@@ -196,8 +206,9 @@ class _Rows(_Worker):
     def take(self, chunk: Chunk) -> Iterator[Decision | TimedDecision]:
         if (chunk.start, chunk.run) != (self._next, self._run):
             self.totals.gaps += self._next is not None or chunk.start > 0
-            self.session.start_stream()
+            self._begin()
             self._offset = chunk.start
+        self._check_own()
         self._next, self._run = chunk.start + len(chunk.data), chunk.run
         found = self.session.push(chunk.data.astype(chunk.data.dtype.newbyteorder("="), copy=False))
         self.totals.used += len(chunk.data)
@@ -251,8 +262,9 @@ class _Events(_Worker):
                     f"the first event is at {first / 1e6:.0f} s, but times of a file or an array begin at 0; "
                     "subtract that of the first"
                 )
-            self.session.start_stream()
+            self._begin()
             self._offset = self._seen = first // self._step * self._step if self.live else 0
+        self._check_own()
         # An event is late where one before it belongs to a later step, however the source was cut into chunks.
         reached = np.maximum.accumulate(np.maximum(events[:, 0], self._seen))
         in_time = events[:, 0] >= reached // self._step * self._step
@@ -288,6 +300,7 @@ class _Events(_Worker):
         """The step in which the last event lies is run too."""
         if self._offset is None:
             return
+        self._check_own()
         until = (self._seen // self._step + 1) * self._step
         found = self.session.advance(until - self._offset)
         self._clock(until)

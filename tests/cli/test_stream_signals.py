@@ -736,6 +736,20 @@ def test_closed_by_another_thread(bundles: dict[str, Bundle]) -> None:
         assert _seen(found) == _reference("sound", signal[:1000])
 
 
+@pytest.mark.parametrize("kind", ["sound", "events"])
+def test_two_feeds_at_once(kind: str, bundles: dict[str, Bundle]) -> None:
+    """A session has one stream: the older one says that it has ended, and gives no wrong decision."""
+    signal = SIGNALS[kind]()
+    with Stream(bundles[kind]) as stream:
+        older, newer = (stream.feed(iter(np.array_split(signal, 50))) for _ in range(2))
+        first = next(older)
+        found = [next(newer)]
+        with pytest.raises(UsageError, match="one source at a time"):
+            list(older)
+        found += newer
+        assert _seen(found) == _reference(kind, signal) and _seen([first]) == _seen(found[:1])
+
+
 async def _async_items(items: Iterator[np.ndarray]) -> AsyncIterator[np.ndarray]:
     for item in items:
         yield item
