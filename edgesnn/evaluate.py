@@ -12,6 +12,7 @@ from edgesnn.compiler.esnn_file import load_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data import Dataset, load
 from edgesnn.data.events import as_steps, is_events
+from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.engine import Decision
 from edgesnn.runtime.session import Session, frame_shape, input_text
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -83,6 +84,11 @@ def random_frames(session: Session, count: int, seed: int = 0) -> np.ndarray:
     return frames
 
 
+def must_exit(bundle: Bundle) -> bool:
+    """Whether only an exit is an answer: a stream of events has no last step to answer at."""
+    return bundle.stream is not None and bundle.stream.mode == "continuous"
+
+
 class Tally:
     """Sums over decisions, and the figures that follow from them."""
 
@@ -130,15 +136,16 @@ def run(
 ) -> dict[str, Any]:
     """Classify every sample and compare with its label.
 
-    `advance` wraps the iteration (a progress bar). accuracy: 0...1. sops_mean: synaptic operations
+    `advance` wraps the iteration (a progress bar). accuracy: 0...1; of events a sample without an exit has no
+    answer and is wrong. sops_mean: synaptic operations
     per inference, one weight added to one membrane inside the map; encoder_macs:
     multiply-accumulates of the encoder per inference.
     """
-    tally, right = Tally(session), 0
+    tally, right, strict = Tally(session), 0, must_exit(session.bundle)
     for sample, label in advance(list(zip(x, y, strict=True))):
         decision = session.classify(sample)
         tally.add(decision)
-        right += decision.label == int(label)
+        right += decision.label == int(label) and (decision.exited or not strict)
     return {
         "samples": tally.count,
         "accuracy": right / tally.count,

@@ -11,7 +11,7 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.compiler.esnn_file import load_program
 from edgesnn.data import Recording
-from edgesnn.evaluate import Advance, Tally
+from edgesnn.evaluate import Advance, Tally, must_exit
 from edgesnn.profiling.layers import LAYER_SAMPLES, profile_layers, shares_of
 from edgesnn.profiling.signal import profile_signal
 from edgesnn.profiling.spread import spread
@@ -41,6 +41,7 @@ Say = Callable[[str], None]
 class _Inferences:
     """Every measured inference. amounts: float64[N] in `unit`; the others int64[N]; tally: their sums.
 
+    answered: 0 where there is no answer: of events, without an exit.
     link: seconds of moving data over the link, None without one.
     """
 
@@ -50,6 +51,7 @@ class _Inferences:
     labels: np.ndarray
     spikes: np.ndarray
     sops: np.ndarray
+    answered: np.ndarray
     tally: Tally
     link: float | None
 
@@ -148,25 +150,28 @@ def _time(session: Session, x: np.ndarray, advance: Advance) -> _Inferences:
         session.classify(x[0])  # the first call loads what later ones find in the cache
     moved = session.link_seconds
     amounts: list[float] = []
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[tuple[int, int, int, int, int]] = []
+    strict = must_exit(session.bundle)
     for sample in advance(list(x)):
         decision = session.classify(sample)
         tally.add(decision)
         amounts.append(_amount(session, decision.ticks, decision.seconds))
         spikes, sops = int(decision.events[spiking].sum()), int(decision.sops.sum())
-        rows.append((decision.step, decision.label, spikes, sops))
+        answered = decision.exited or not strict
+        rows.append((decision.step, decision.label, spikes, sops, answered))
     link = None if moved is None else (session.link_seconds or 0.0) - moved
     unit = counter.unit if counter is not None else "microseconds"
-    steps, labels, fired, done = np.array(rows, dtype=np.int64).T
-    return _Inferences(unit, np.array(amounts), steps, labels, fired, done, tally, link)
+    steps, labels, fired, done, answers = np.array(rows, dtype=np.int64).T
+    return _Inferences(unit, np.array(amounts), steps, labels, fired, done, answers, tally, link)
 
 
 def _latency(session: Session, found: _Inferences, y: np.ndarray | None) -> dict[str, Any]:
     """How long an inference takes, of all samples and by stopping step."""
     counter, unit, amounts, steps = session.counter, found.unit, found.amounts, found.steps
+    right = None if y is None else (found.labels == y) & (found.answered == 1)
     report: dict[str, Any] = {
         "samples": len(amounts),
-        "accuracy": None if y is None else float((found.labels == y).mean()),
+        "accuracy": None if right is None else float(right.mean()),
         "unit": unit,
         unit: spread(amounts),
     }

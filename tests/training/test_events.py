@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from edgesnn import evaluate
 from edgesnn.calibrate import calibrate
 from edgesnn.checkpoint import Checkpoint, load_checkpoint, load_graph, save_checkpoint, to_graph
 from edgesnn.compiler import graph as g
 from edgesnn.compiler import ir
 from edgesnn.compiler.bounds import prove
+from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.esnn_file import save_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.lower import lower
@@ -29,7 +31,9 @@ from edgesnn.networks.resolve import resolve
 from edgesnn.networks.spec import LayerSpec, NetworkSpec, NeuronSpec
 from edgesnn.networks.spiking import SpikingNetwork
 from edgesnn.networks.zoo import network_spec
+from edgesnn.profiling import profile
 from edgesnn.quantisation.network import integer_network
+from edgesnn.runtime.session import Session
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.training.select import select_exit
 from edgesnn.training.train import train
@@ -477,3 +481,16 @@ def test_a_stream_from_rest_answers_as_the_sample_does() -> None:
             assert found[0].decision.label == expected.label
             assert np.array_equal(found[0].decision.membranes, expected.membranes)
     assert answered
+
+
+def test_without_an_exit_there_is_no_answer(tmp_path: Path) -> None:
+    """A threshold that is never reached: the leader at the end is right as a class and wrong as an answer."""
+    program = lower(to_graph(checkpoint_of(small_net(), 0, 0.2)))
+    program = replace(program, readout=ir.Margin(30_000))
+    x = as_steps(events(3, (8, 6, 2 * STEPS), 0))
+    y = np.array([Interpreter(program).infer(sample).label for sample in x])
+    bundle = compile_program(program, "cpu", out=tmp_path / "bundle")
+    with Session(bundle) as session:
+        found = evaluate.run(session, x, y)
+        assert (found["accuracy"], found["no_output_spike"]) == (0.0, 3)
+        assert profile(session, x, "events", y=y, sweep_samples=0)["accuracy"] == 0.0
