@@ -635,7 +635,7 @@ def stream(
 
     Args:
         bundle: The folder that `edgesnn compile` wrote.
-        source: A .wav, .npy or .npz, - (standard input), udp://HOST:PORT, serial://DEVICE (docs/STREAMING.md).
+        source: A .wav, .npy, .npz, - (standard input), udp://, socket://HOST:PORT, serial://DEVICE (STREAMING.md).
         data: Instead of a source, a labelled recording (fsdd ..., or an .npz): prints how well it does.
         split: Of the recording: test or train.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
@@ -860,7 +860,7 @@ def profile(
 
     Args:
         bundle: Folders that `edgesnn compile` wrote, one or more.
-        data: digits, mnist, fashion-mnist, or the path of an .npz; default random frames.
+        data: digits, mnist, fashion-mnist ..., or the path of an .npz; default random frames.
         split: test or train.
         samples: The first N samples; default all (100 random frames).
         sweep: So many of them are run without an exit, to see what each threshold does; 0 for none.

@@ -183,10 +183,11 @@ class _Source:
         self.intake = intake
         self._position = self._run = 0
 
-    def pieces(self, data: np.ndarray) -> Iterator[Chunk]:
+    def pieces(self, data: np.ndarray, most: int | None = None) -> Iterator[Chunk]:
         """Units that follow those before, in chunks of a bounded size."""
-        for first in range(0, len(data), self.intake.most):
-            piece = data[first : first + self.intake.most]
+        most = most or self.intake.most
+        for first in range(0, len(data), most):
+            piece = data[first : first + most]
             yield Chunk(self._position, piece, self._run)
             self._position += len(piece)
 
@@ -377,7 +378,8 @@ class _Numbered(_Source):
         self.lost += ahead
         self._position += ahead
         self._next = (number + len(units)) & 0xFFFFFFFF
-        yield from self.pieces(units)
+        # A message of a signal is one chunk: a long one does not push itself out of the queue.
+        yield from self.pieces(units, None if self.intake.unit == "frame" else len(units))
 
 
 class DatagramSource(_Numbered):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -16,8 +17,14 @@ EXTRA = ("matplotlib", "jinja2")
 
 
 def check_report_folder(out: Path) -> None:
-    """UsageError unless `out` is new, empty, or holds an older report and nothing else."""
+    """UsageError unless `out` is new, empty, or holds an older report and nothing else.
+
+    EdgesnnError where nothing can be written, before anything is measured.
+    """
     writable_folder(out, REPORT)
+    place = next(p for p in out.resolve().parents if p.exists())
+    if not os.access(place, os.W_OK):
+        raise EdgesnnError(f"cannot write {out}: {place} is not writable; choose another --out")
     if out.is_dir():
         others = sorted(p.name for p in out.iterdir() if p.name not in (REPORT, TABLE, PAGE))
         if others:
