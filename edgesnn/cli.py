@@ -635,7 +635,7 @@ def stream(
 
     Args:
         bundle: The folder that `edgesnn compile` wrote.
-        source: A .wav, .npy, .npz, - (standard input), udp://, socket://HOST:PORT, serial://DEVICE (STREAMING.md).
+        source: A .wav, .npy, .npz, - (standard input), udp://HOST:PORT, serial://DEVICE or socket://HOST:PORT.
         data: Instead of a source, a labelled recording (fsdd ..., or an .npz): prints how well it does.
         split: Of the recording: test or train.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
