@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import signal as signals
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -421,15 +420,12 @@ def test_events_that_do_not_fit_are_refused(engines: dict[str, tuple[ir.Program,
 
 
 def test_a_long_silence_can_be_interrupted(
-    engines: dict[str, tuple[ir.Program, Bundle]],
+    engines: dict[str, tuple[ir.Program, Bundle]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is run in pieces, which shows nowhere else."""
     program, bundle = engines["continuous"]
     assert isinstance(program.stream, ir.EventStream)
     step, reference = program.stream.step_us, StreamInterpreter(program)
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
 
     with HostEngine(bundle) as engine:
         for at in (511, 512, 1100):
@@ -438,18 +434,24 @@ def test_a_long_silence_can_be_interrupted(
         for at in (1101, 1613, 2200):
             wanted = reference.advance(at * step)
             assert streams_difference(wanted, engine.advance(at * step)) is None
-        before = signals.signal(signals.SIGALRM, stop)
-        try:
-            for endless in (
-                lambda: engine.advance(2**62),
-                lambda: engine.push(np.array([[2**62, 0]])),
-            ):
-                engine.start_stream()
-                signals.setitimer(signals.ITIMER_REAL, 0.2)
-                with pytest.raises(KeyboardInterrupt):
-                    endless()
-        finally:
-            signals.signal(signals.SIGALRM, before)
+        core = engine._call
+        for endless in (
+            lambda: engine.advance(2**62),
+            lambda: engine.push(np.array([[2**62, 0]])),
+        ):
+            engine.start_stream()
+            calls: list[str] = []
+
+            def interrupted(name: str, *arguments: object, calls: list[str] = calls) -> int:
+                calls.append(name)
+                if len(calls) == 5:  # Ctrl-C is seen between two calls, and there have to be such
+                    raise KeyboardInterrupt
+                return core(name, *arguments)
+
+            monkeypatch.setattr(engine, "_call", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                endless()
+            monkeypatch.undo()
 
 
 def test_without_a_stream_there_is_none(host_bundle: Bundle) -> None:
