@@ -45,15 +45,22 @@ def trace_difference(want: Trace, got: Trace, names: Sequence[str]) -> str | Non
     return decision_difference(want.decision, got.decision)
 
 
+def timed_difference(want: TimedDecision, got: TimedDecision) -> str | None:
+    """The first thing in which two decisions of a stream differ, in words; None when they are equal."""
+    for name, a, b in (
+        ("time", want.time, got.time),
+        ("smoothed class", want.smoothed, got.smoothed),
+        ("detected", want.detected, got.detected),
+    ):
+        if a != b:
+            return f"{name} is {b}, not {a}"
+    return decision_difference(want.decision, got.decision)
+
+
 def streams_difference(want: Sequence[TimedDecision], got: Sequence[TimedDecision]) -> str | None:
     """The first decision of a stream that differs, in words; None when all are equal."""
     for i, (left, right) in enumerate(zip(want, got, strict=False)):
-        odd = None
-        for name in ("time", "smoothed", "detected"):
-            a, b = getattr(left, name), getattr(right, name)
-            if a != b:
-                odd = odd or f"{name} is {b}, not {a}"
-        odd = odd or decision_difference(left.decision, right.decision)
+        odd = timed_difference(left, right)
         if odd is not None:
             return f"decision {i} at {left.time}: {odd}"
     if len(want) != len(got):

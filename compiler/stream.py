@@ -14,6 +14,7 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.compiler.front_end import log_mel_rows
 from edgesnn.compiler.interpret import Interpreter, readout
+from edgesnn.runtime.bundle import check_order
 from edgesnn.runtime.engine import Decision, TimedDecision
 from edgesnn.targets.errors import UsageError
 
@@ -189,19 +190,7 @@ class StreamInterpreter(Interpreter):
                 "the stream takes events int64[n, 2], microseconds and address, got "
                 f"{chunk.dtype}{list(chunk.shape)}"
             )
-        if not len(chunk):
-            return chunk
-        times, addresses = chunk[:, 0], chunk[:, 1]
-        before = np.concatenate([[self._latest], times[:-1]])
-        begin = self._done * stream.step_us
-        if times[0] < begin:
-            raise UsageError(f"event at {times[0]} us is late: the step under way began at {begin}")
-        if (times < before).any():
-            at = int((times < before).argmax())
-            raise UsageError(f"event times descend: {times[at]} us after {before[at]} us")
-        if addresses.min() < 0 or addresses.max() >= units:
-            at = int(((addresses < 0) | (addresses >= units)).argmax())
-            raise UsageError(f"event address {addresses[at]} is outside 0...{units - 1}")
+        check_order(chunk, units, self._done * stream.step_us, self._latest)
         return chunk
 
     def _push_events(self, chunk: np.ndarray) -> list[TimedDecision]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgesnn.data.recording import Recording
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -108,6 +110,24 @@ def score(
         tuple((time - start) * unit_ms for time, (start, _) in found),
         tuple((time - end) * unit_ms for time, (_, end) in found),
         _by_class(labels, answers, right, class_names),
+    )
+
+
+def score_recording(
+    recording: Recording,
+    detections: Sequence[tuple[int, int]],
+    background: Collection[int],
+    unit_seconds: float,
+) -> Score:
+    """`score` of a recording, of whose units each is so many seconds."""
+    return score(
+        recording.intervals,
+        recording.labels,
+        recording.length,
+        detections,
+        class_names=recording.class_names,
+        background=background,
+        unit_ms=1e3 * unit_seconds,
     )
 
 

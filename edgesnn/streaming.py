@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.compare import decision_difference
+from edgesnn.compiler.compare import decision_difference, timed_difference
 from edgesnn.compiler.esnn_file import load_program
 from edgesnn.compiler.stream import StreamInterpreter, windows_of
 from edgesnn.data import Recording, load_recording
 from edgesnn.runtime.engine import Decision, TimedDecision
 from edgesnn.runtime.session import Session
 from edgesnn.runtime.sources import Intake
-from edgesnn.scoring import score
+from edgesnn.scoring import score_recording
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 COMPARED = (
@@ -130,15 +130,7 @@ def measure(
         if one.detected and one.smoothed is not None:
             found.append((one.time, one.smoothed))
     seconds = time.monotonic() - began
-    scored = score(
-        recording.intervals,
-        recording.labels,
-        recording.length,
-        found,
-        class_names=recording.class_names,
-        background=info.background,
-        unit_ms=1e3 * info.seconds(1),
-    )
+    scored = score_recording(recording, found, info.background, info.seconds(1))
     signal_seconds = info.seconds(recording.length)
     return {
         "engine": session.engine_name,
@@ -173,18 +165,6 @@ def _board(
         "clock_hz": board.clock_hz,
         "real_time": board.clock_hz / rate if rate else None,
     }
-
-
-def timed_difference(want: TimedDecision, got: TimedDecision) -> str | None:
-    """The first thing in which two decisions of a stream differ, in words; None when they are equal."""
-    for name, a, b in (
-        ("time", want.time, got.time),
-        ("smoothed class", want.smoothed, got.smoothed),
-        ("detected", want.detected, got.detected),
-    ):
-        if a != b:
-            return f"{name} is {b}, not {a}"
-    return decision_difference(want.decision, got.decision)
 
 
 def verify(

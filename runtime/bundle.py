@@ -226,21 +226,27 @@ class StreamInfo:
                 f"{array.dtype}{list(array.shape)}"
             )
         array = np.ascontiguousarray(array.astype(np.int64, copy=False))
-        if not len(array):
-            return array
-        times, addresses = array[:, 0], array[:, 1]
-        if times[0] < begin:
-            raise UsageError(f"event at {times[0]} us is late: the step under way began at {begin}")
-        before = np.concatenate([[latest], times[:-1]])
-        if (times < before).any():
-            at = int((times < before).argmax())
-            raise UsageError(f"event times descend: {times[at]} us after {before[at]} us")
-        outside = (addresses < 0) | (addresses >= units)
-        if outside.any():
-            raise UsageError(
-                f"event address {addresses[outside.argmax()]} is outside 0...{units - 1}"
-            )
+        check_order(array, units, begin, latest)
         return array
+
+
+def check_order(events: np.ndarray, units: int, begin: int, latest: int) -> None:
+    """UsageError for an event of int64[n, 2] that comes before `begin` or the one before it (the first:
+
+    `latest`), or from an address not below `units`.
+    """
+    if not len(events):
+        return
+    times, addresses = events[:, 0], events[:, 1]
+    if times[0] < begin:
+        raise UsageError(f"event at {times[0]} us is late: the step under way began at {begin}")
+    before = np.concatenate([[latest], times[:-1]])
+    if (times < before).any():
+        at = int((times < before).argmax())
+        raise UsageError(f"event times descend: {times[at]} us after {before[at]} us")
+    outside = (addresses < 0) | (addresses >= units)
+    if outside.any():
+        raise UsageError(f"event address {addresses[outside.argmax()]} is outside 0...{units - 1}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from edgesnn.data.dataset import stratified_split
 from edgesnn.data.recording import Recording
 from edgesnn.data.recordings import load_recording
 from edgesnn.quantisation.network import integer_network
-from edgesnn.scoring import Score, score
+from edgesnn.scoring import Score, score_recording
 from edgesnn.training.select import default_val_fraction
 
 
@@ -52,16 +52,8 @@ def judged(
         smoothed, detected = votes.add(int(labels[i]))
         if detected and smoothed is not None:
             found.append((int(times[i]), smoothed))
-    unit = 1000 / signal.rate if signal.rate else 1.0
-    return score(
-        signal.intervals,
-        signal.labels,
-        signal.length,
-        found,
-        class_names=signal.class_names,
-        background=stream.background,
-        unit_ms=unit,
-    )
+    unit = 1 / signal.rate if signal.rate else 1e-3
+    return score_recording(signal, found, stream.background, unit)
 
 
 def line(stream: ir.WindowStream, result: Score) -> str:

@@ -12,7 +12,7 @@ from edgesnn.data import Recording
 from edgesnn.evaluate import Advance
 from edgesnn.profiling.spread import spread
 from edgesnn.runtime.session import Session
-from edgesnn.scoring import score
+from edgesnn.scoring import score_recording
 from edgesnn.targets.errors import EdgesnnError
 
 SECONDS = 10.0  # of signal; a serial line and an emulator take longer than that for it
@@ -53,15 +53,7 @@ def profile_signal(session: Session, recording: Recording, advance: Advance) -> 
     took = time.perf_counter() - began
     each = info.seconds(1)
     found = [(one.time, one.smoothed) for one in fell if one.detected and one.smoothed is not None]
-    scored = score(
-        recording.intervals,
-        recording.labels,
-        recording.length,
-        found,
-        class_names=recording.class_names,
-        background=info.background,
-        unit_ms=1e3 * each,
-    )
+    scored = score_recording(recording, found, info.background, each)
     signal_seconds = info.seconds(recording.length)
     report: dict[str, Any] = {
         "recording": f"{recording.name} {recording.split}",

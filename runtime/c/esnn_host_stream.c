@@ -6,6 +6,7 @@
 
 extern const esnn_stream_model esnn_stream_data;
 
+int32_t esnn_host_outcome(const esnn_ctx *ctx, esnn_decision *decision, int32_t *membranes, esnn_stats *stats);
 void esnn_host_stream_shape(uint32_t *shape);
 const esnn_stream_model *esnn_host_stream_model(void);
 int32_t esnn_host_events(esnn_stream *stream, const int64_t *events, size_t count, size_t *used);
@@ -64,13 +65,7 @@ int32_t esnn_host_advance(esnn_stream *stream, uint64_t until_us) {
 /* Everything about the last decision at once. */
 int32_t esnn_host_stream_outcome(const esnn_stream *stream, esnn_stream_decision *decision, int32_t *membranes,
                                  esnn_stats *stats) {
+  esnn_decision of_network;
   int32_t status = esnn_stream_result(stream, decision);
-  uint32_t i;
-  for (i = 0; status == ESNN_OK && i < stream->ctx->model->classes; ++i) {
-    status = esnn_membrane(stream->ctx, i, &membranes[i]);
-  }
-  for (i = 0; status == ESNN_OK && i < stream->ctx->model->node_count; ++i) {
-    status = esnn_node_stats(stream->ctx, i, &stats[i]);
-  }
-  return status;
+  return status == ESNN_OK ? esnn_host_outcome(stream->ctx, &of_network, membranes, stats) : status;
 }

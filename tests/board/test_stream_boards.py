@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.compare import decision_difference, trace_difference
+from edgesnn.compiler.compare import decision_difference, timed_difference, trace_difference
 from edgesnn.compiler.random_program import random_samples
 from edgesnn.compiler.random_stream import random_chunks, random_signal, random_stream_program
 from edgesnn.compiler.stream import StreamInterpreter
 from edgesnn.runtime.engine import SignalEngine, TimedDecision
 from edgesnn.runtime.link import LinkEngine
 from edgesnn.runtime.session import Session
-from edgesnn.streaming import timed_difference
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 pytestmark = pytest.mark.usefixtures("emulator_program")

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from edgesnn.compiler import ir
+from edgesnn.compiler.compare import timed_difference
 from edgesnn.compiler.stream import Votes
 from edgesnn.runtime import link
 from edgesnn.runtime.bundle import StreamInfo
 from edgesnn.runtime.engine import Decision, TimedDecision
 from edgesnn.runtime.link import Frame, LinkEngine, decode_frame, encode_frame
-from edgesnn.streaming import timed_difference
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # What model.c says.
