@@ -19,6 +19,7 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.check import check_program
+from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.files import write_atomic
 from edgesnn.targets.errors import EdgesnnError
 
@@ -76,6 +77,16 @@ def load_program(path: Path | str) -> ir.Program:
         check_program(program)
     except EdgesnnError as e:
         raise EdgesnnError(f"{path} is not a valid edgesnn program: {e}") from None
+    return program
+
+
+def load_bundle_program(bundle: Bundle) -> ir.Program:
+    """The program that a bundle was compiled from; EdgesnnError where another one lies in its place."""
+    program = load_program(bundle.program_path)
+    if program.digest()[: len(bundle.model_id)] != bundle.model_id:
+        raise EdgesnnError(
+            f"{bundle.program_path} is another program than the bundle's; compile again"
+        )
     return program
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.bounds import WidthError, prove
-from edgesnn.compiler.check import check_program
 from edgesnn.compiler.exits import DOUBLING, gain
 from edgesnn.compiler.passes.convert import ternary_digits
+from edgesnn.compiler.random_program import first_legal
 
 _AMPLIFICATIONS: tuple[ir.Shifts, ...] = (
     DOUBLING,
@@ -25,15 +24,9 @@ _AMPLIFICATIONS: tuple[ir.Shifts, ...] = (
 
 def random_css_program(seed: int) -> ir.Program:
     """A legal, width-proved program, the same for the same seed."""
-    for attempt in range(100):
-        program = _Draw(np.random.default_rng([seed, attempt, 5])).program(f"css{seed}")
-        try:
-            check_program(program)
-            prove(program)
-        except WidthError:
-            continue
-        return program
-    raise AssertionError(f"seed {seed} gives no legal program in 100 attempts")
+    return first_legal(
+        seed, lambda n: _Draw(np.random.default_rng([seed, n, 5])).program(f"css{seed}")
+    )
 
 
 class _Draw:

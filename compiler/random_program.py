@@ -7,6 +7,8 @@ and busy layers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edgesnn.compiler import ir
@@ -28,12 +30,15 @@ _LEAKS: tuple[ir.Shifts, ...] = (
 
 def random_program(seed: int, *, stack: bool = False) -> ir.Program:
     """A legal, width-proved program, the same for the same seed; `stack`: one that can run layer by layer."""
+    kind, name = (_Stack, f"stack{seed}") if stack else (_Draw, f"random{seed}")
+    return first_legal(seed, lambda n: kind(np.random.default_rng([seed, n])).program(name))
+
+
+def first_legal(seed: int, draw: Callable[[int], ir.Program]) -> ir.Program:
+    """The first of draw(0), draw(1), ... whose values can be proved to fit, with tight thresholds."""
     for attempt in range(100):
-        rng = np.random.default_rng([seed, attempt])
-        program = (_Stack if stack else _Draw)(rng).program(
-            f"{'stack' if stack else 'random'}{seed}"
-        )
         try:
+            program = draw(attempt)
             check_program(program)
             program = tighten_thresholds(program)
             prove(program)

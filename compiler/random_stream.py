@@ -11,12 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.bounds import WidthError, prove
-from edgesnn.compiler.check import check_program
 from edgesnn.compiler.front_end import make_log_mel, quarter_wave
-from edgesnn.compiler.passes.tighten_thresholds import tighten_thresholds
 from edgesnn.compiler.random_css import random_css_program
-from edgesnn.compiler.random_program import _Draw, random_program
+from edgesnn.compiler.random_program import _Draw, first_legal, random_program
 from edgesnn.compiler.stream import window_shape
 
 KINDS = ("log-mel", "rows", "continuous")
@@ -35,27 +32,21 @@ _CONTRACTING: tuple[ir.Shifts, ...] = (
 def random_stream_program(seed: int, kind: str | None = None) -> ir.Program:
     """A legal, width-proved program with a stream of a kind (default: by seed), the same for the same seed."""
     kind = kind or KINDS[seed % len(KINDS)]
-    for attempt in range(100):
+    name = f"{kind}{seed}"
+
+    def drawn(attempt: int) -> ir.Program:
         rng = np.random.default_rng([seed, attempt, 31])
-        name = f"{kind}{seed}"
-        try:
-            if kind == "continuous":
-                program = replace(_Continuous(rng).program(name), stream=_events(rng))
-            elif kind == "log-mel":
-                draw = _Sound(rng)
-                program = draw.program(name)
-                program = replace(program, stream=_windows(rng, program, draw.front))
-            else:
-                program = replace(_samples(rng), name=name)
-                rate = float(rng.choice([1.0, 25.0, 99.7]))
-                program = replace(program, stream=_windows(rng, program, ir.Rows(rate)))
-            check_program(program)
-            program = tighten_thresholds(program)
-            prove(program)
-        except WidthError:
-            continue
-        return program
-    raise AssertionError(f"seed {seed} gives no legal program in 100 attempts")
+        if kind == "continuous":
+            return replace(_Continuous(rng).program(name), stream=_events(rng))
+        if kind == "log-mel":
+            draw = _Sound(rng)
+            program = draw.program(name)
+            return replace(program, stream=_windows(rng, program, draw.front))
+        program = replace(_samples(rng), name=name)
+        rate = float(rng.choice([1.0, 25.0, 99.7]))
+        return replace(program, stream=_windows(rng, program, ir.Rows(rate)))
+
+    return first_legal(seed, drawn)
 
 
 def random_signal(program: ir.Program, seed: int) -> np.ndarray:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from edgesnn.compiler.compare import decision_difference, trace_difference
-from edgesnn.compiler.esnn_file import load_program
+from edgesnn.compiler.esnn_file import load_bundle_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data import Dataset, load
 from edgesnn.data.events import as_steps, is_events
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.engine import Decision
 from edgesnn.runtime.session import Session, frame_shape, input_text
-from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.errors import UsageError
 
 RANDOM_SAMPLES = 100
 Advance = Callable[[Iterable[Any]], Iterable[Any]]
@@ -168,12 +168,7 @@ def verify(
     With `trace` also every event of every node and step. "first_mismatch" describes the first
     difference.
     """
-    program = load_program(session.bundle.program_path)
-    if program.digest()[:16] != session.bundle.model_id:
-        raise EdgesnnError(
-            f"{session.bundle.program_path} is another program than the bundle's; compile again"
-        )
-    reference = Interpreter(program)
+    reference = Interpreter(load_bundle_program(session.bundle))
     names = [node.name for node in session.bundle.nodes]
     compared = ["class", "step", "exited", "membranes", "events", "sops"]
     mismatches, first, count = 0, None, 0

@@ -15,14 +15,14 @@ import numpy as np
 
 from edgesnn.compiler import ir
 from edgesnn.compiler.compare import decision_difference, timed_difference
-from edgesnn.compiler.esnn_file import load_program
+from edgesnn.compiler.esnn_file import load_bundle_program
 from edgesnn.compiler.stream import StreamInterpreter, windows_of
 from edgesnn.data import Recording, load_recording
 from edgesnn.runtime.engine import Decision, TimedDecision
 from edgesnn.runtime.session import Session
 from edgesnn.runtime.sources import Intake
 from edgesnn.scoring import score_recording
-from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.errors import UsageError
 
 COMPARED = (
     "time",
@@ -175,9 +175,7 @@ def verify(
     In window mode also with the batch: every window of the whole signal, cut out beforehand and classified as a
     sample by the same engine. decisions: compared; mismatches: those that differ, or that one side lacks.
     """
-    program = load_program(session.bundle.program_path)
-    if program.digest()[: len(session.bundle.model_id)] != session.bundle.model_id:
-        raise EdgesnnError(f"{session.bundle.program_path} is another program; compile it again")
+    program = load_bundle_program(session.bundle)
     reference = StreamInterpreter(program)
     seen = _Compared()
     streamed: list[TimedDecision] = []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.esnn_file import load_program
+from edgesnn.compiler.esnn_file import load_bundle_program
 from edgesnn.data import Recording
 from edgesnn.evaluate import Advance, Tally, must_exit
 from edgesnn.profiling.layers import LAYER_SAMPLES, profile_layers, shares_of
@@ -78,11 +78,7 @@ def profile(
     told what begins.
     """
     bundle = session.bundle
-    program = load_program(bundle.program_path)
-    if program.digest()[:16] != bundle.model_id:
-        raise EdgesnnError(
-            f"{bundle.program_path} is another program than the bundle's; compile again"
-        )
+    program = load_bundle_program(bundle)
     name = f"{bundle.name}, {session.engine_name}"
     say(f"{name}: timing {len(x):,} inferences")
     found = _time(session, x, advance)
