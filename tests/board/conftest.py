@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 import edgesnn.runtime
+from edgesnn.compiler import ir
+from edgesnn.compiler.build import compile_program
 from edgesnn.runtime.bundle import NodeInfo, StreamInfo
 from edgesnn.targets.board import Board, load_board
+from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.target import find_target
 from edgesnn.targets.toolchain import find_toolchain
@@ -177,3 +183,49 @@ def emulator_program(board: Board) -> str:
     if program is None:
         pytest.skip(f"{board.emulator.program} is not on PATH")
     return program
+
+
+OwnFirmware = Callable[[str, ir.Program, Board, Path], list[list[int]]]
+
+
+def said(emulator: Emulator) -> list[str]:
+    """What the firmware prints, up to "end"."""
+    where, data = urlsplit(emulator.url), b""
+    deadline = time.monotonic() + 60
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as link:
+        while not data.endswith(b"end\n") and time.monotonic() < deadline:
+            data += link.recv(4096)
+    return data.decode().splitlines()[:-1]
+
+
+def beside(folder: Path, main: str) -> Path:
+    """main.c in a folder of its own: where it comes from lies another model.h."""
+    shutil.copy(HERE / "say.h", folder / "say.h")
+    return Path(shutil.copy(HERE / main, folder / "main.c"))
+
+
+@pytest.fixture(scope="session")
+def main_beside() -> Callable[[Path, str], Path]:
+    return beside
+
+
+@pytest.fixture(scope="session")
+def own_firmware() -> OwnFirmware:
+    """own_firmware(main, program, board, folder) -> the numbers of every line that it prints, emulated."""
+
+    def run(main: str, program: ir.Program, board: Board, folder: Path) -> list[list[int]]:
+        bundle = compile_program(program, board=board.name, out=folder / "b")
+        tools = find_toolchain(find_target(board.target))
+        flags = ["-std=c99", "-O2", "-ffreestanding", *board.cflags, "-I", str(bundle.path / "src")]
+        flags += [word for place in board.includes for word in ("-I", str(place))]
+        objects = []
+        for source in (beside(folder, main), *board.sources):
+            objects.append(f"{source.stem}.o")
+            tools.compile(str(source), objects[-1], flags, folder)
+        (folder / "link.ld").write_text(board.linker_script())
+        objects += [str(bundle.path / "lib" / "libmodel.a"), *tools.support]
+        tools.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], folder)
+        with Emulator(board, folder / "firmware.elf") as emulator:
+            return [[int(word) for word in line.split()] for line in said(emulator)]
+
+    return run

@@ -2,39 +2,13 @@
  * the counter; then "end". */
 #include "bsp.h"
 #include "model.h"
+#include "say.h"
 
 #define ROWS 8u
 
 static int16_t ring[256];
 static int32_t work[256];
 static uint8_t row[32];
-
-static void put_text(const char *text) {
-  for (; *text != '\0'; ++text) {
-    bsp_uart_put((uint8_t)*text);
-  }
-}
-
-static void put_number(uint32_t value) {
-  uint8_t digits[10];
-  uint32_t count = 0u;
-  do {
-    digits[count++] = (uint8_t)('0' + value % 10u);
-    value /= 10u;
-  } while (value != 0u);
-  while (count != 0u) {
-    bsp_uart_put(digits[--count]);
-  }
-  bsp_uart_put((uint8_t)' ');
-}
-
-void bsp_on_fault(const uint32_t *words, uint32_t count) {
-  (void)words;
-  (void)count;
-  put_text("fault\nend\n");
-  for (;;) {
-  }
-}
 
 int main(void) {
   const esnn_log_mel *front = esnn_stream_data.log_mel;

@@ -2,6 +2,7 @@
  * One line a decision: class, stopping step, steps since the start; then "end". */
 #include "bsp.h"
 #include "model.h"
+#include "say.h"
 
 #define FRAMES 12u
 
@@ -9,37 +10,10 @@ static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7u) / 8u];
 static uint8_t frame[ESNN_MODEL_INPUT_BYTES];
 static esnn_ctx ctx;
 
-static void put_text(const char *text) {
-  for (; *text != '\0'; ++text) {
-    bsp_uart_put((uint8_t)*text);
-  }
-}
-
-static void put_number(uint32_t value) {
-  uint8_t digits[10];
-  uint32_t count = 0u;
-  do {
-    digits[count++] = (uint8_t)('0' + value % 10u);
-    value /= 10u;
-  } while (value != 0u);
-  while (count != 0u) {
-    bsp_uart_put(digits[--count]);
-  }
-  bsp_uart_put((uint8_t)' ');
-}
-
 static void fill_frame(uint32_t state) {
   for (uint32_t i = 0u; i < ESNN_MODEL_INPUT_BYTES; ++i) {
     state = 1664525u * state + 1013904223u;
     frame[i] = (uint8_t)(state >> 24);
-  }
-}
-
-void bsp_on_fault(const uint32_t *words, uint32_t count) {
-  (void)words;
-  (void)count;
-  put_text("fault\nend\n");
-  for (;;) {
   }
 }
 

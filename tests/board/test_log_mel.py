@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import time
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from edgesnn.compiler import ir
-from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.front_end import log_mel_rows, make_log_mel
 from edgesnn.targets.board import load_board
-from edgesnn.targets.emulator import Emulator
-from edgesnn.targets.target import find_target
-from edgesnn.targets.toolchain import find_toolchain
 
-HERE = Path(__file__).parent
 ROWS, BANDS = 8, 24
 # Instructions of a row of 256 points and 24 bands at most; a core without long products takes far more.
 MOST = {"microbit": 100_000, "mps2-an385": 20_000, "mps2-an386": 20_000, "riscv-virt": 25_000}
@@ -58,36 +51,15 @@ def frames() -> list[np.ndarray]:
     return out
 
 
-def said(emulator: Emulator) -> list[str]:
-    """What the firmware prints, up to "end"."""
-    where, data = urlsplit(emulator.url), b""
-    deadline = time.monotonic() + 60
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as link:
-        while not data.endswith(b"end\n") and time.monotonic() < deadline:
-            data += link.recv(4096)
-    return data.decode().splitlines()[:-1]
-
-
 @needs_board
 @pytest.mark.parametrize("name", list(MOST))
-def test_rows_on_a_board(name: str, tmp_path: Path) -> None:
+def test_rows_on_a_board(
+    name: str, tmp_path: Path, own_firmware: Callable[..., list[list[int]]]
+) -> None:
     board = load_board(name)
     if board.emulator is None or shutil.which(board.emulator.program) is None:
         pytest.skip(f"nothing emulates {name} here")
-    bundle = compile_program(program(), board=name, out=tmp_path / "b")
-    tools = find_toolchain(find_target(board.target))
-    flags = ["-std=c99", "-O2", "-ffreestanding", *board.cflags, "-I", str(bundle.path / "src")]
-    flags += [word for folder in board.includes for word in ("-I", str(folder))]
-    objects = []
-    shutil.copy(HERE / "log_mel.c", tmp_path / "main.c")  # beside it lies another model.h
-    for source in (tmp_path / "main.c", *board.sources):
-        objects.append(f"{source.stem}.o")
-        tools.compile(str(source), objects[-1], flags, tmp_path)
-    (tmp_path / "link.ld").write_text(board.linker_script())
-    objects += [str(bundle.path / "lib" / "libmodel.a"), *tools.support]
-    tools.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], tmp_path)
-    with Emulator(board, tmp_path / "firmware.elf") as emulator:
-        lines = [[int(word) for word in line.split()] for line in said(emulator)]
+    lines = own_firmware("log_mel.c", program(), board, tmp_path)
     wanted = [log_mel_rows(front_end(), x)[0].tolist() for x in frames()]
     assert [line[:BANDS] for line in lines] == wanted
     assert len({tuple(row) for row in wanted}) > ROWS // 2

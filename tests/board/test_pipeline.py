@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -19,11 +17,7 @@ from edgesnn.compiler.exits import narrowing
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.random_css import random_css_program
 from edgesnn.targets.board import BSP_DIR, load_board
-from edgesnn.targets.emulator import Emulator
-from edgesnn.targets.target import find_target
-from edgesnn.targets.toolchain import find_toolchain
 
-HERE = Path(__file__).parent
 FRAMES = 12
 SOURCES = ("esnn.c", "model.c", "kernels.c")
 
@@ -45,16 +39,6 @@ def frame(program: ir.Program, seed: int) -> np.ndarray:
         state = (1664525 * state + 1013904223) & 0xFFFFFFFF
         out.append(state >> 24)
     return np.array(out, dtype=np.uint8).reshape(program.input.shape)
-
-
-def said(emulator: Emulator) -> list[str]:
-    """What the firmware prints, up to "end"."""
-    where, data = urlsplit(emulator.url), b""
-    deadline = time.monotonic() + 60
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as link:
-        while not data.endswith(b"end\n") and time.monotonic() < deadline:
-            data += link.recv(4096)
-    return data.decode().splitlines()[:-1]
 
 
 def overlapping(exit: str, narrowed: bool = False) -> ir.Program:
@@ -83,14 +67,16 @@ def answers(program: ir.Program) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("exit", "narrowed"), [("sound", False), ("sound", True), ("margin", False)]
 )
-def test_an_overlapping_pipeline_is_clean(exit: str, narrowed: bool, tmp_path: Path) -> None:
+def test_an_overlapping_pipeline_is_clean(
+    exit: str, narrowed: bool, tmp_path: Path, main_beside: Callable[[Path, str], Path]
+) -> None:
     """Under the address and undefined-behaviour sanitisers, on this machine."""
     program = overlapping(exit, narrowed)
     bundle = compile_program(program, "cpu", out=tmp_path / "b")
     (tmp_path / "uart.c").write_text(HOST_UART)
-    shutil.copy(HERE / "pipeline.c", tmp_path / "main.c")
+    main = main_beside(tmp_path, "pipeline.c")
     source = bundle.path / "src"
-    files = [tmp_path / "main.c", tmp_path / "uart.c", *(source / f for f in SOURCES)]
+    files = [main, tmp_path / "uart.c", *(source / f for f in SOURCES)]
     flags = ["-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     words = ["gcc", *flags, "-I", source, "-I", BSP_DIR, *files, "-o", tmp_path / "pipeline"]
     subprocess.run([str(word) for word in words], check=True)
@@ -102,23 +88,11 @@ def test_an_overlapping_pipeline_is_clean(exit: str, narrowed: bool, tmp_path: P
 
 @needs_board
 @pytest.mark.parametrize("exit", ["never", "sound"])
-def test_frames_overlap_on_the_board(exit: str, tmp_path: Path) -> None:
+def test_frames_overlap_on_the_board(
+    exit: str, tmp_path: Path, own_firmware: Callable[..., list[list[int]]]
+) -> None:
     program = overlapping(exit)
-    board = load_board("mps2-an386")
-    bundle = compile_program(program, board=board.name, out=tmp_path / "b")
-    tools = find_toolchain(find_target(board.target))
-    flags = ["-std=c99", "-O2", "-ffreestanding", *board.cflags, "-I", str(bundle.path / "src")]
-    flags += [word for folder in board.includes for word in ("-I", str(folder))]
-    objects = []
-    shutil.copy(HERE / "pipeline.c", tmp_path / "main.c")  # beside it lies another model.h
-    for source in (tmp_path / "main.c", *board.sources):
-        objects.append(f"{source.stem}.o")
-        tools.compile(str(source), objects[-1], flags, tmp_path)
-    (tmp_path / "link.ld").write_text(board.linker_script())
-    objects += [str(bundle.path / "lib" / "libmodel.a"), *tools.support]
-    tools.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], tmp_path)
-    with Emulator(board, tmp_path / "firmware.elf") as emulator:
-        lines = [[int(word) for word in line.split()] for line in said(emulator)]
+    lines = own_firmware("pipeline.c", program, load_board("mps2-an386"), tmp_path)
     assert [row[:2] for row in lines] == answers(program)
     ends = [row[2] for row in lines]
     if exit == "never":
