@@ -37,8 +37,7 @@ def bin_events(
     if steps < 1:
         raise EdgesnnError(f"events cannot be binned into {steps} steps")
     _check(x, y, p, shape)
-    if len(t) != len(x):
-        raise EdgesnnError(f"{len(x)} events have {len(t)} times")
+    _check_count(x, t)
     frames = np.zeros((steps, *shape, 2), np.uint8)
     if len(t):
         since = t.astype(np.int64) - int(t.min())
@@ -63,8 +62,7 @@ def step_frames(
     events of one address in one step are one. EdgesnnError for addresses outside `shape` (H, W).
     """
     _check(x, y, p, shape)
-    if len(t) != len(x):
-        raise EdgesnnError(f"{len(x)} events have {len(t)} times")
+    _check_count(x, t)
     frames = np.zeros((len(offsets) - 1, *shape, POLARITIES * steps), np.uint8)
     recording = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     step = t.astype(np.int64) // step_us
@@ -132,8 +130,7 @@ def one_stream(
     are sorted. EdgesnnError for addresses outside `shape` (H, W).
     """
     address = addresses(x, y, p, shape)
-    if len(t) != len(x):
-        raise EdgesnnError(f"{len(x)} events have {len(t)} times")
+    _check_count(x, t)
     parts, intervals, start = [], [], gap_us
     for i in range(len(offsets) - 1):
         piece = slice(int(offsets[i]), int(offsets[i + 1]))
@@ -176,3 +173,8 @@ def _check(x: np.ndarray, y: np.ndarray, p: np.ndarray, shape: tuple[int, int]) 
             raise EdgesnnError(
                 f"event {bad[0]} has {name} {values[bad[0]]}, outside 0...{size - 1}"
             )
+
+
+def _check_count(x: np.ndarray, t: np.ndarray) -> None:
+    if len(t) != len(x):
+        raise EdgesnnError(f"{len(x)} events have {len(t)} times")

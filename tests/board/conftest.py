@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -229,3 +230,27 @@ def own_firmware() -> OwnFirmware:
             return [[int(word) for word in line.split()] for line in said(emulator)]
 
     return run
+
+
+class BadWire:
+    """Loses or alters one byte in `of`, the same ones for the same seed; `harm` counts them."""
+
+    def __init__(self, seed: int, of: int) -> None:
+        self.harm = 0
+        self._rng, self._of = random.Random(seed), of
+
+    def __call__(self, data: bytes) -> bytes:
+        out = bytearray()
+        for byte in data:
+            if self._rng.randrange(self._of):
+                out.append(byte)
+            else:
+                self.harm += 1
+                if self._rng.randrange(2):
+                    out.append(self._rng.randrange(256))
+        return bytes(out)
+
+
+@pytest.fixture(scope="session")
+def bad_wire() -> type[BadWire]:
+    return BadWire

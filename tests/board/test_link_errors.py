@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import select
 import socket
 import struct
@@ -387,23 +386,14 @@ def test_what_watch_knows_comes_first(serve: Serve, hand_model: Any) -> None:
 
 
 def test_a_bad_wire_changes_no_answer(
-    serve: Serve, hand_model: Any, link_pipe: Path, reference: Callable[..., Any]
+    serve: Serve,
+    hand_model: Any,
+    link_pipe: Path,
+    reference: Callable[..., Any],
+    bad_wire: Callable[[int, int], Any],
 ) -> None:
     """A byte in 300 is lost or altered, both ways; the board is esnn_link.c on a pipe."""
-    rng = random.Random(6)
-    harm = 0
-
-    def spoil(data: bytes) -> bytes:
-        nonlocal harm
-        out = bytearray()
-        for byte in data:
-            if rng.randrange(300):
-                out.append(byte)
-            else:
-                harm += 1
-                if rng.randrange(2):
-                    out.append(rng.randrange(256))
-        return bytes(out)
+    spoil = bad_wire(6, 300)
 
     def talk(wire: socket.socket) -> None:
         board = subprocess.Popen([link_pipe], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -431,7 +421,7 @@ def test_a_bad_wire_changes_no_answer(
             assert (got.decision.label, got.decision.step) == (want.label, want.step)
             assert got.decision.membranes.tolist() == want.membranes.tolist()
             assert [r[0].tolist() for r in got.events] == [e.tolist() for e in want.events]
-        assert engine.resent > 10 and harm > 20
+        assert engine.resent > 10 and spoil.harm > 20
 
 
 def test_a_late_answer_is_not_taken_for_the_next(

@@ -347,27 +347,16 @@ def test_any_cut_into_chunks(
 
 @pytest.mark.parametrize("kind", INFO)
 def test_a_bad_wire_loses_and_doubles_nothing(
-    engine: Callable[..., LinkEngine], wanted: dict[str, list[TimedDecision]], kind: str
+    engine: Callable[..., LinkEngine],
+    wanted: dict[str, list[TimedDecision]],
+    bad_wire: Callable[[int, int], Any],
+    kind: str,
 ) -> None:
     """A byte in 400 is lost or altered, both ways."""
-    rng = random.Random(5)
-    harm = 0
-
-    def spoil(data: bytes) -> bytes:
-        nonlocal harm
-        out = bytearray()
-        for byte in data:
-            if rng.randrange(400):
-                out.append(byte)
-            else:
-                harm += 1
-                if rng.randrange(2):
-                    out.append(rng.randrange(256))
-        return bytes(out)
-
+    spoil = bad_wire(5, 400)
     board = engine(kind, spoil, spoil, timeout=0.5)
     same(wanted[kind], stream(board, kind, 9))
-    assert harm > 10 and board.resent > 5
+    assert spoil.harm > 10 and board.resent > 5
 
 
 @pytest.mark.parametrize("kind", INFO)
