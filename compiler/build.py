@@ -26,7 +26,13 @@ from edgesnn.compiler.inspect import (
 from edgesnn.compiler.plan import PREFERENCES, plan_memory
 from edgesnn.compiler.stream_plan import stream_memory
 from edgesnn.compiler.styles import PLAIN, Style
-from edgesnn.runtime.bundle import BUNDLE_VERSION, MANIFEST, Bundle, check_replaceable
+from edgesnn.runtime.bundle import (
+    BOARD_FILE,
+    BUNDLE_VERSION,
+    MANIFEST,
+    Bundle,
+    check_replaceable,
+)
 from edgesnn.runtime.files import replace_folder, sha256
 from edgesnn.targets.board import BSP_DIR, Board, load_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -246,6 +252,7 @@ class _Build:
             self.tools.compile(f"bsp/{file.name}", obj, flags, self.root, graph=True)
             every.append(obj)
         _write(self.root / "bsp" / "link.ld", board.linker_script())
+        shutil.copyfile(board.path, self.root / BOARD_FILE)
         self._link(board, every)
         _write_images(self.root / "firmware.elf", self.root)
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from edgesnn.runtime.files import sha256, writable_folder
+from edgesnn.targets.board import Board, load_board, read_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 BUNDLE_VERSION = 1
 MANIFEST = "manifest.json"
+BOARD_FILE = "board.toml"  # a copy of the file that describes the board
 
 
 def check_replaceable(folder: Path) -> None:
@@ -379,6 +381,22 @@ class Bundle:
     @property
     def firmware(self) -> Path | None:
         return self._listed("firmware.elf")
+
+    def load_board(self) -> Board | None:
+        """The board that it was compiled for, as it was then; None without one.
+
+        A bundle of before boards were kept in it names one of this package's. EdgesnnError, UsageError:
+        as `read_board` and `load_board`.
+        """
+        file = self._listed(BOARD_FILE)
+        if file is None or self.board is None:
+            return None if self.board is None else load_board(self.board)
+        board = read_board(file, of_bundle=True)
+        if board.name != self.board:
+            raise EdgesnnError(
+                f"{file} describes {board.name}, the manifest names {self.board}; compile again"
+            )
+        return board
 
     @property
     def library(self) -> Path | None:

@@ -1,14 +1,19 @@
 """What a board is: a frozen, validated description, read from `boards/<name>.toml`.
 
-A new board is one TOML file, and one C file where its UART is new. Everything that the firmware
-build needs follows from it: `sources`, `includes`, `cflags`, `linker_script()`, `ldflags`.
+A new board is one TOML file, and one C file where its UART is new, in any folder
+(docs/adding-a-board.md). Everything that the firmware build needs follows from it: `sources`,
+`includes`, `cflags`, `linker_script()`, `ldflags`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,14 @@ else:
 BOARDS_DIR = Path(__file__).parent / "boards"
 BSP_DIR = Path(__file__).parent / "bsp"
 
-COUNTERS = {"systick": 24, "nrf51_timer": 32, "minstret": 32}  # bits of each
+BOARDS_VARIABLE = "EDGESNN_BOARDS"  # folders with board files of one's own
+
+# Bits of each. "cycles" is 32 bits where DWT counts, 24 where SysTick stands in: the smaller is stated.
+COUNTERS = {"systick": 24, "cycles": 24, "nrf51_timer": 32, "minstret": 32, "mcycle": 32}
 UNITS = ("instructions", "cycles")
+FLASHING = ("pyocd", "uf2", "volume")
+VOLUME_FILES = ("uf2", "hex", "bin")
+BOOTS = ("rp2040", "rp2350")
 _GUARD_BYTES = 32  # also its alignment: the smallest region of the memory protection unit
 
 
@@ -49,20 +60,25 @@ class Uart:
 class Counter:
     """The counter that times an inference: `hz` ticks per second, each of `per_tick` units.
 
-    unit is "instructions" on an emulator that counts them, "cycles" on a processor. per_tick: a whole
-    number or a sum of powers of two (31.25), thus exact. bits: the width of the hardware counter, which
-    software extends to 32; one timestep must take less than 2**bits ticks.
+    unit is "instructions" on an emulator that counts them, "cycles" on a processor. exact: units per tick.
+    bits: the width of the hardware counter, which software extends to 32; one timestep must take less than
+    2**bits ticks.
     """
 
     kind: str
     hz: int
     unit: str
-    per_tick: int | float
+    exact: Fraction
     bits: int
+
+    @property
+    def per_tick(self) -> int | float:
+        """Units per tick as a plain number: exact where it is whole or a sum of powers of two."""
+        return int(self.exact) if self.exact.denominator == 1 else float(self.exact)
 
     def units(self, ticks: int) -> int:
         """What so many ticks are, to the nearest whole unit."""
-        return round(ticks * self.per_tick)
+        return round(ticks * self.exact)
 
 
 @dataclass(frozen=True)
@@ -87,11 +103,47 @@ class EmulatorSpec:
 
 
 @dataclass(frozen=True)
-class Board:
-    """One board. Sizes are bytes; `sources` are C files under BSP_DIR.
+class Watchdog:
+    """The C file that drives the watchdog, and the longest time in milliseconds that it can be set to."""
 
-    target: the core that it has. also_runs: other cores whose firmware it runs, as it has their instructions.
-    power: None where nobody has stated it.
+    source: Path
+    most_ms: int
+
+
+@dataclass(frozen=True)
+class Flashing:
+    """How firmware gets onto the board: `methods` of FLASHING, the best first.
+
+    chip: pyOCD's name of the target; pack: whether pyOCD needs a CMSIS pack for it. uf2_family: the family ID
+    of UF2 blocks. volume: label of the drive that takes a file; volume_file: which, of VOLUME_FILES. how: what
+    a person has to do at the board first.
+    """
+
+    methods: tuple[str, ...]
+    chip: str | None = None
+    pack: bool = False
+    uf2_family: int | None = None
+    volume: str | None = None
+    volume_file: str | None = None
+    how: str | None = None
+
+
+@dataclass(frozen=True)
+class Usb:
+    """The board's serial port on a computer: ids "vendor:product" in hex, and in words where the UART is."""
+
+    ids: tuple[str, ...] = ()
+    serial: str | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board. Sizes are bytes; `sources` are C files, those of board support or beside `path`.
+
+    path: the file that describes it. target: the core that it has. also_runs: other cores whose firmware it
+    runs, as it has their instructions. options: preprocessor names of its own. boot: what the chip's boot ROM
+    wants first in flash. run_on: what this board support has been run on; None: built and linked only. power:
+    None where nobody has stated it.
     """
 
     name: str
@@ -104,9 +156,16 @@ class Board:
     uart: Uart
     counter: Counter
     sources: tuple[Path, ...]
+    path: Path = field(compare=False)
     also_runs: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
     emulator: EmulatorSpec | None = None
     power: Power | None = None
+    watchdog: Watchdog | None = None
+    flashing: Flashing | None = None
+    usb: Usb | None = None
+    boot: str | None = None
+    run_on: str | None = None
 
     def runs(self, target: str) -> bool:
         """Whether firmware for this target (a name, not an alias) runs here."""
@@ -114,19 +173,22 @@ class Board:
 
     @property
     def includes(self) -> tuple[Path, ...]:
-        """Folders to search for headers."""
-        return (BSP_DIR, BSP_DIR / "include")
+        """Folders to search for headers: a board file of one's own may have some beside it."""
+        own = () if self.path.parent == BOARDS_DIR else (self.path.parent,)
+        return (BSP_DIR, BSP_DIR / "include", *own)
 
     @property
     def defines(self) -> dict[str, str]:
         """Preprocessor names that board support and firmware read."""
         return {
             "BSP_STACK_BYTES": f"{self.stack_bytes}u",
+            "BSP_CLOCK_HZ": f"{self.clock_hz}u",
             "BSP_COUNTER_HZ": f"{self.counter.hz}u",
             "BSP_UART_BASE": f"0x{self.uart.base:08X}u",
             "BSP_UART_CLOCK_HZ": f"{self.uart.clock_hz}u",
             "BSP_UART_BAUD": f"{self.uart.baud}u",
             "BSP_UART_IRQ": f"{self.uart.irq}u",
+            **dict(self.options),
         }
 
     @property
@@ -158,8 +220,19 @@ class Board:
             ram=self.ram,
             guard_bytes=_GUARD_BYTES,
             stack_bytes=self.stack_bytes,
+            boot=_BOOT_SECTIONS.get(self.boot or "", ""),
+            align=" ALIGN(256)"
+            if self.boot
+            else "",  # what any Cortex-M accepts as its vector table
         )
 
+
+# RP2040: 256 bytes that the boot ROM copies to RAM and runs, the last four their CRC.
+# RP2350: a block that the boot ROM looks for in the first 4 KB.
+_BOOT_SECTIONS = {
+    "rp2040": "  .boot : { KEEP(*(.boot)) . = 256; } > flash\n",
+    "rp2350": "  .boot : { KEEP(*(.boot)) } > flash\n",
+}
 
 _LINKER_SCRIPT = """\
 /* {board}: written from its board file. */
@@ -171,7 +244,7 @@ MEMORY {{
 }}
 
 SECTIONS {{
-  .vectors : {{ KEEP(*(.vectors)) }} > flash
+{boot}  .vectors :{align} {{ KEEP(*(.vectors)) }} > flash
   .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
   .rodata : {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN(4); }} > flash
   .guard (NOLOAD) : {{
@@ -234,17 +307,26 @@ class _Table:
             raise self.fail(key, f"must be a whole number in {low}...{high}, not {value!r}")
         return value
 
-    def exact(self, key: str, low: int, high: int) -> int | float:
-        """A number that a float holds to the last digit: few bits after the point."""
+    def exact(self, key: str, low: int, high: int) -> Fraction:
+        """A whole number, one with few bits after the point, thus exact, or a text "125/21"."""
         value = self.left.get(key)
-        if not isinstance(value, float):
-            return self.number(key, low, high)
+        if not isinstance(value, float | str):
+            return Fraction(self.number(key, low, high))
         self._take(key)
+        if isinstance(value, str):
+            if not re.fullmatch(r"[0-9]{1,12}/[1-9][0-9]{0,11}", value):
+                raise self.fail(key, f'must be a number or a fraction "125/21", not {value!r}')
+            exact = Fraction(value)
+            if not low <= exact <= high:
+                raise self.fail(key, f"must be in {low}...{high}, not {value!r}")
+            return exact
         if not low <= value <= high or not (value * 256).is_integer():
             raise self.fail(
-                key, f"must be in {low}...{high}, in steps of 1/256 at most, not {value!r}"
+                key,
+                f"must be in {low}...{high}, in steps of 1/256 at most (else a fraction "
+                f'"125/21"), not {value!r}',
             )
-        return int(value) if value.is_integer() else value
+        return Fraction(value)
 
     def quantity(self, key: str, high: float) -> float:
         """A number above 0, up to `high`."""
@@ -258,6 +340,18 @@ class _Table:
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
             raise self.fail(key, f"must be a list of texts, not {value!r}")
         return tuple(value)
+
+    def flag(self, key: str) -> bool:
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise self.fail(key, f"must be true or false, not {value!r}")
+        return value
+
+    def maybe_text(self, key: str, choices: Iterable[str] = ()) -> str | None:
+        return self.text(key, choices) if key in self.left else None
+
+    def maybe_table(self, key: str) -> _Table | None:
+        return self.table(key) if key in self.left else None
 
     def table(self, key: str) -> _Table:
         value = self._take(key)
@@ -278,20 +372,137 @@ def _region(table: _Table) -> Region:
     return region
 
 
-def _board(root: _Table, stem: str) -> Board:
+def _c_files(root: _Table, key: str, names: Iterable[str], path: Path, found: bool) -> list[Path]:
+    """Where each is: a name of board support, else beside the board file. found: each must be there."""
+    files = []
+    for name in names:
+        own = BSP_DIR / name
+        file = own if own.is_file() else path.absolute().parent / name
+        if found and not file.is_file():
+            raise root.fail(
+                key, f"no such file: {name} (neither in {BSP_DIR} nor in {file.parent})"
+            )
+        files.append(file)
+    return files
+
+
+def _sources(root: _Table, path: Path, found: bool) -> tuple[Path, ...]:
+    """The C files. All are built in one folder, beside the firmware's own: names must differ."""
+    files = _c_files(root, "sources", root.texts("sources"), path, found)
+    for stem, count in Tally(file.stem for file in files).items():
+        if count > 1:
+            raise root.fail("sources", f"two files are called {stem}; rename one")
+        if stem.startswith(("esnn", "firmware")):
+            raise root.fail("sources", f"{stem} is a name of the firmware's own files; rename it")
+    return tuple(files)
+
+
+def _options(root: _Table) -> tuple[tuple[str, str], ...]:
+    """[defines]: preprocessor names of the board's own, whole numbers as unsigned constants."""
+    table = root.maybe_table("defines")
+    found = []
+    for name in list(table.left) if table is not None else []:
+        assert table is not None
+        if not re.fullmatch(r"BSP_[A-Z0-9_]+", name):
+            raise table.fail(name, "must be a name BSP_... of capitals, digits and _")
+        if name in _GIVEN or name.startswith("BSP_WATCHDOG"):
+            raise table.fail(name, "is defined from another key of the board file")
+        if isinstance(table.left[name], str):
+            text = table.text(name)
+            if not re.fullmatch(r"[\w ()+*/<>|&~.-]+", text, re.ASCII):
+                raise table.fail(name, f"must be a plain C expression, not {text!r}")
+            found.append((name, text))
+        else:
+            found.append((name, f"{table.number(name, 0, 2**32 - 1)}u"))
+    return tuple(found)
+
+
+_GIVEN = (
+    "BSP_STACK_BYTES",
+    "BSP_CLOCK_HZ",
+    "BSP_COUNTER_HZ",
+    "BSP_UART_BASE",
+    "BSP_UART_CLOCK_HZ",
+    "BSP_UART_BAUD",
+    "BSP_UART_IRQ",
+)
+
+
+def _watchdog(root: _Table, path: Path, found: bool) -> Watchdog | None:
+    table = root.maybe_table("watchdog")
+    if table is None:
+        return None
+    (source,) = _c_files(table, "source", [table.text("source")], path, found)
+    most_ms = table.number("most_ms", 1, 2**31 - 1)
+    table.done()
+    return Watchdog(source, most_ms)
+
+
+def _flashing(root: _Table) -> Flashing | None:
+    table = root.maybe_table("flashing")
+    if table is None:
+        return None
+    methods = table.texts("methods")
+    if not methods or len(set(methods)) < len(methods) or not set(methods) <= set(FLASHING):
+        raise table.fail(
+            "methods", f"must be some of {', '.join(FLASHING)}, each once, not {list(methods)!r}"
+        )
+    family = table.number("uf2_family", 0, 2**32 - 1) if "uf2_family" in table.left else None
+    flashing = Flashing(
+        methods,
+        chip=table.maybe_text("chip"),
+        pack=table.flag("pack") if "pack" in table.left else False,
+        uf2_family=family,
+        volume=table.maybe_text("volume"),
+        volume_file=table.maybe_text("volume_file", VOLUME_FILES),
+        how=table.maybe_text("how"),
+    )
+    table.done()
+    needs = {"pyocd": ("chip",), "uf2": ("uf2_family",), "volume": ("volume", "volume_file")}
+    for method in methods:
+        for key in needs[method]:
+            if getattr(flashing, key) is None:
+                raise table.fail(key, f"is missing: method {method!r} needs it")
+    if flashing.volume_file == "uf2" and family is None:
+        raise table.fail("uf2_family", "is missing: a volume that takes uf2 needs it")
+    return flashing
+
+
+def _usb(root: _Table) -> Usb | None:
+    table = root.maybe_table("usb")
+    if table is None:
+        return None
+    ids = table.texts("ids") if "ids" in table.left else ()
+    for found in ids:
+        if not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{4}", found):
+            raise table.fail(
+                "ids", f'must be texts "0d28:0204", vendor and product in hex, not {found!r}'
+            )
+    usb = Usb(ids, table.maybe_text("serial"))
+    table.done()
+    return usb
+
+
+def _boot(root: _Table) -> str | None:
+    table = root.maybe_table("boot")
+    if table is None:
+        return None
+    kind = table.text("kind", BOOTS)
+    table.done()
+    return kind
+
+
+def _board(root: _Table, path: Path, of_bundle: bool) -> Board:
     name = root.text("name")
-    if name != stem:
-        raise root.fail("name", f"must be the file's name, {stem!r}, not {name!r}")
+    if not of_bundle and name != path.stem:
+        raise root.fail("name", f"must be the file's name, {path.stem!r}, not {name!r}")
     title, target = root.text("title"), root.text("target")
     also_runs = root.texts("also_runs") if "also_runs" in root.left else ()
     clock_hz = root.number("clock_hz", 1, 2**32 - 1)
     stack_bytes = root.number("stack_bytes", 1024, 2**24)
     if stack_bytes % 8:
         raise root.fail("stack_bytes", f"must be a multiple of 8, not {stack_bytes}")
-    sources = tuple(BSP_DIR / source for source in root.texts("sources"))
-    for source in sources:
-        if not source.is_file():
-            raise root.fail("sources", f"no such file: {source}")
+    sources, options = _sources(root, path, not of_bundle), _options(root)
     memory = root.table("memory")
     flash, ram = _region(memory.table("flash")), _region(memory.table("ram"))
     memory.done()
@@ -328,6 +539,8 @@ def _board(root: _Table, stem: str) -> Board:
         table = root.table("power")
         power = Power(table.quantity("current_ua_per_mhz", 1e5), table.quantity("supply_v", 60.0))
         table.done()
+    watchdog, flashing = _watchdog(root, path, not of_bundle), _flashing(root)
+    usb, boot, run_on = _usb(root), _boot(root), root.maybe_text("run_on")
     root.done()
     return Board(
         name=name,
@@ -340,31 +553,63 @@ def _board(root: _Table, stem: str) -> Board:
         uart=uart,
         counter=counter,
         sources=sources,
+        path=path.absolute(),
         also_runs=also_runs,
+        options=options,
         emulator=emulator,
         power=power,
+        watchdog=watchdog,
+        flashing=flashing,
+        usb=usb,
+        boot=boot,
+        run_on=run_on,
     )
 
 
-def read_board(path: Path) -> Board:
-    """Read and check one board file. EdgesnnError names the file and the key."""
+def read_board(path: Path, *, of_bundle: bool = False) -> Board:
+    """Read and check one board file. EdgesnnError names the file and the key.
+
+    of_bundle: a bundle's copy, whose file has not the board's name and whose C files need not be there.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise EdgesnnError(f"{path}: {e.strerror or e}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise EdgesnnError(f"{path}: not a TOML file: {e}") from None
-    return _board(_Table(str(path), values), path.stem)
+    return _board(_Table(str(path), values), path, of_bundle)
+
+
+def _files() -> dict[str, Path]:
+    """The board file of each name: this package's, and those of the folders in EDGESNN_BOARDS."""
+    found = {path.stem: path for path in BOARDS_DIR.glob("*.toml")}
+    for folder in filter(None, os.environ.get(BOARDS_VARIABLE, "").split(os.pathsep)):
+        if not Path(folder).is_dir():
+            raise UsageError(f"{BOARDS_VARIABLE} names {folder}, which is not a folder")
+        for path in sorted(Path(folder).glob("*.toml")):
+            other = found.setdefault(path.stem, path)
+            if other.absolute() != path.absolute():
+                raise UsageError(
+                    f"two boards are called {path.stem}: {other} and {path}; rename your own"
+                )
+    return dict(sorted(found.items()))
 
 
 def list_boards() -> list[Board]:
-    """Every board of this package, by name."""
-    return [read_board(path) for path in sorted(BOARDS_DIR.glob("*.toml"))]
+    """Every board of this package and of EDGESNN_BOARDS, by name."""
+    return [read_board(path) for path in _files().values()]
 
 
 def load_board(name: str) -> Board:
-    """The board of this name. UsageError names the choices."""
-    names = sorted(path.stem for path in BOARDS_DIR.glob("*.toml"))
-    if name not in names:
-        raise UsageError(f"unknown board {name!r}; choose one of: {', '.join(names)}")
-    return read_board(BOARDS_DIR / f"{name}.toml")
+    """The board of this name, or of this board file (a path that ends in .toml).
+
+    UsageError names the choices; EdgesnnError says what is wrong with a file.
+    """
+    if name.endswith(".toml"):
+        return read_board(Path(name))
+    files = _files()
+    if name not in files:
+        raise UsageError(
+            f"unknown board {name!r}; choose one of: {', '.join(files)}, or name a board file (.toml)"
+        )
+    return read_board(files[name])

@@ -70,7 +70,7 @@ def test_unknown_board() -> None:
         ("baud = 115_200", "baud = true", "uart.baud: must be a whole number"),
         ('kind = "systick"', 'kind = "dwt"', "counter.kind: must be one of systick"),
         ("per_tick = 40", "per_tick = 40.3", "counter.per_tick: must be in 1...1000000, in steps"),
-        ("per_tick = 40", 'per_tick = "40"', "counter.per_tick: must be a whole number"),
+        ("per_tick = 40", 'per_tick = "40"', "counter.per_tick: must be a number or a fraction"),
         ("clock_hz = 25", "also_runs = 3\nclock_hz = 25", "also_runs: must be a list of texts"),
         ("stack_bytes = 4096", "stack_bytes = 4100", "stack_bytes: must be a multiple of 8"),
         ("stack_bytes = 4096", "stack_bytes = 8_388_608", "stack_bytes: does not fit"),
