@@ -115,8 +115,9 @@ class Flashing:
     """How firmware gets onto the board: `methods` of FLASHING, the best first.
 
     chip: pyOCD's name of the target; pack: whether pyOCD needs a CMSIS pack for it. uf2_family: the family ID
-    of UF2 blocks. volume: label of the drive that takes a file; volume_file: which, of VOLUME_FILES. how: what
-    a person has to do at the board first.
+    of UF2 blocks. volume: label of the drive that takes a file; volume_file: which, of VOLUME_FILES. volume_ids:
+    what the drive calls the board (Board-ID of INFO_UF2.TXT, Unique ID of DETAILS.TXT) begins with one of
+    these; none: unchecked. how: what a person has to do at the board first.
     """
 
     methods: tuple[str, ...]
@@ -125,6 +126,7 @@ class Flashing:
     uf2_family: int | None = None
     volume: str | None = None
     volume_file: str | None = None
+    volume_ids: tuple[str, ...] = ()
     how: str | None = None
 
 
@@ -455,6 +457,7 @@ def _flashing(root: _Table) -> Flashing | None:
         uf2_family=family,
         volume=table.maybe_text("volume"),
         volume_file=table.maybe_text("volume_file", VOLUME_FILES),
+        volume_ids=table.texts("volume_ids") if "volume_ids" in table.left else (),
         how=table.maybe_text("how"),
     )
     table.done()
