@@ -115,9 +115,9 @@ class Flashing:
     """How firmware gets onto the board: `methods` of FLASHING, the best first.
 
     chip: pyOCD's name of the target; pack: whether pyOCD needs a CMSIS pack for it. uf2_family: the family ID
-    of UF2 blocks. volume: label of the drive that takes a file; volume_file: which, of VOLUME_FILES. volume_ids:
-    what the drive calls the board (Board-ID of INFO_UF2.TXT, Unique ID of DETAILS.TXT) begins with one of
-    these; none: unchecked. how: what a person has to do at the board first.
+    of UF2 blocks. volume: label of the drive that takes a file; volume_file: which, of VOLUME_FILES.
+    volume_ids: what the drive calls the board (Board-ID of INFO_UF2.TXT, Unique ID of DETAILS.TXT) begins with
+    one of these; none: unchecked. how: what a person has to do at the board first.
     """
 
     methods: tuple[str, ...]
