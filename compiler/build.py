@@ -39,6 +39,7 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.stack import worst_case_stack
 from edgesnn.targets.target import Target, find_target
 from edgesnn.targets.toolchain import Toolchain, find_toolchain
+from edgesnn.targets.uf2 import write_uf2
 
 C_CORE = Path(__file__).resolve().parent.parent / "runtime" / "c"
 MICRO = Path(__file__).resolve().parent / "micro"
@@ -254,7 +255,8 @@ class _Build:
         _write(self.root / "bsp" / "link.ld", board.linker_script())
         shutil.copyfile(board.path, self.root / BOARD_FILE)
         self._link(board, every)
-        _write_images(self.root / "firmware.elf", self.root)
+        family = board.flashing.uf2_family if board.flashing is not None else None
+        _write_images(self.root / "firmware.elf", self.root, family)
 
     def _link(self, board: Board, objects: Sequence[str]) -> None:
         flags = [*board.ldflags, "-T", "bsp/link.ld"]
@@ -382,8 +384,11 @@ def _sections(path: Path) -> list[tuple[str, int, bool, bool]]:
     return out
 
 
-def _write_images(elf: Path, folder: Path) -> None:
-    """firmware.bin (from the lowest load address, gaps 0xFF) and firmware.hex (Intel HEX)."""
+def _write_images(elf: Path, folder: Path, family: int | None) -> None:
+    """firmware.bin (from the lowest load address, gaps 0xFF), firmware.hex (Intel HEX).
+
+    Of a board that takes UF2 files of a `family` of chips, firmware.uf2 too.
+    """
     from elftools.elf.elffile import ELFFile
     from intelhex import IntelHex
 
@@ -394,4 +399,7 @@ def _write_images(elf: Path, folder: Path) -> None:
             if segment["p_filesz"]:
                 image.puts(segment["p_paddr"], segment.data())
     image.write_hex_file(str(folder / "firmware.hex"))
-    (folder / "firmware.bin").write_bytes(image.tobinstr())
+    data = image.tobinstr()
+    (folder / "firmware.bin").write_bytes(data)
+    if family is not None:
+        (folder / "firmware.uf2").write_bytes(write_uf2(data, image.minaddr(), family))
