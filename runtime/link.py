@@ -68,7 +68,7 @@ _STREAMS = 0x80  # in HELLO, with the bytes of an output membrane
 _NO_LABEL = 0xFFFF
 
 
-class _LinkBroken(EdgesnnError):
+class LinkLost(EdgesnnError):
     """The link has failed, not what came over it: whoever watches the board may know why."""
 
 
@@ -160,7 +160,7 @@ class _Port:
         try:
             self._serial: Any = serial.serial_for_url(url, baudrate=baud, timeout=0, exclusive=True)
         except Exception as e:  # a URL's handler lets through whatever its own parsing raises
-            raise _LinkBroken(_why_not_open(url, e)) from None
+            raise LinkLost(_why_not_open(url, e)) from None
         self._errors = (serial.SerialException, OSError)
         # pyserial reads a socket byte by byte; with its descriptor, read at once what has come.
         try:
@@ -202,7 +202,7 @@ class _Port:
             return b""
         data = os.read(self._fd, 4096)
         if not data:
-            raise _LinkBroken(f"the other end of {self.url} has closed the link; start it again")
+            raise LinkLost(f"the other end of {self.url} has closed the link; start it again")
         return data
 
     @contextlib.contextmanager
@@ -210,7 +210,7 @@ class _Port:
         try:
             yield
         except self._errors as e:
-            raise _LinkBroken(
+            raise LinkLost(
                 f"the link on {self.url} has broken ({e}); check cable and board"
             ) from None
 
@@ -641,11 +641,11 @@ class LinkEngine:
             else:
                 silent += 1
         if damaged:
-            raise _LinkBroken(
+            raise LinkLost(
                 f"no readable answer on {port.url} ({damaged} damaged frames); check the cable, "
                 "the baud rate, and that the board runs edgesnn firmware"
             )
-        raise _LinkBroken(
+        raise LinkLost(
             f"no answer from the board on {port.url} within {limit:g} s; check that it has power, "
             "runs edgesnn firmware, and that this is its port"
         )
@@ -690,7 +690,7 @@ class LinkEngine:
     def _watched(self) -> Iterator[None]:
         try:
             yield
-        except _LinkBroken:
+        except LinkLost:
             if self._watch is not None:
                 self._watch()
             raise
