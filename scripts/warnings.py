@@ -27,7 +27,7 @@ def main() -> int:
             tools = find_toolchain(target)
             sources = sorted(CORE.glob("*.c"))
             if target.kind == "host":
-                sources = [s for s in sources if s.name != "firmware.c"]
+                sources = [s for s in sources if not s.name.startswith("firmware")]
                 for source in sources:
                     tools.compile(str(source), obj, [*STRICT, "-I", str(CORE)], ROOT)
                     count += 1
@@ -38,7 +38,7 @@ def main() -> int:
                 folders = [CORE, MODEL, *board.includes]
                 include = [word for f in folders for word in ("-I", str(f))]
                 every = [s for s in sources if s.name != "esnn_host.c"] + [*board.sources]
-                flags = [*STRICT, *board.cflags, *include]
+                flags = [*STRICT, *board.cflags, '-DBSP_BOARD="board"', *include]
                 for source in every:
                     tools.compile(str(source), obj, flags, ROOT)
                     count += 1

@@ -10,6 +10,12 @@
 #define ESNN_MODEL_ARENA_BYTES 2456u
 #endif
 
+#ifdef TEST_EVENT_INPUT
+#define ESNN_MODEL_INPUT_BYTES 0u
+#else
+#define ESNN_MODEL_INPUT_BYTES 784u
+#endif
+
 extern const esnn_model esnn_model_data;
 
 #ifdef TEST_STREAM
