@@ -9,7 +9,16 @@ void bsp_uart_init(void);
 void bsp_uart_put(uint8_t byte);
 uint8_t bsp_uart_get(void);
 
-/* bsp_wait sleeps until the line of an enabled interrupt is pending; no handler runs. */
+/* Clocks and what else has to be right before the UART; most chips run as they come. May wait only a bounded time
+ * for an oscillator, then goes on with the clock at hand. */
+void bsp_clock_init(void);
+
+/* The watchdog, in firmware that has one: it resets the chip when nobody kicks it for BSP_WATCHDOG_MS. */
+void bsp_watchdog_start(void);
+void bsp_watchdog_kick(void);
+
+/* bsp_wait sleeps until the line of an enabled interrupt is pending; no handler runs. With a watchdog it kicks it
+ * and returns at once: asleep, the chip would be reset. */
 void bsp_wake_enable(uint32_t irq);
 void bsp_wake_clear(uint32_t irq);
 void bsp_wait(void);

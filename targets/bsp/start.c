@@ -1,4 +1,4 @@
-/* From reset to main on any core: data, stack paint, guard, UART. */
+/* From reset to main on any core: data, stack paint, guard, clocks, UART. */
 #include "bsp.h"
 
 #define STACK_PAINT 0xC5C5C5C5u
@@ -6,6 +6,11 @@
 extern const uint32_t bsp_data_load[];
 extern uint32_t bsp_data_start[], bsp_data_end[];
 extern uint32_t bsp_bss_start[], bsp_bss_end[];
+
+/* A board that has them brings its own. */
+__attribute__((weak)) void bsp_clock_init(void) {}
+__attribute__((weak)) void bsp_watchdog_start(void) {}
+__attribute__((weak)) void bsp_watchdog_kick(void) {}
 
 static uint32_t stack_pointer(void) {
   uint32_t sp;
@@ -31,6 +36,7 @@ void bsp_start(void) {
     *at = STACK_PAINT;
   }
   bsp_guard_stack();
+  bsp_clock_init();
   bsp_uart_init();
   (void)main();
   for (;;) {

@@ -12,9 +12,13 @@ void bsp_wake_enable(uint32_t irq) {
 void bsp_wake_clear(uint32_t irq) { NVIC_ICPR[irq / 32u] = 1u << (irq % 32u); }
 
 void bsp_wait(void) {
+#if defined(BSP_WATCHDOG_MS)
+  bsp_watchdog_kick(); /* asleep, it would be bitten */
+#else
   uint32_t exception;
   __asm__ volatile("mrs %0, ipsr" : "=r"(exception));
   if (exception == 0u) { /* nothing wakes a fault handler: there the caller has to poll */
     __asm__ volatile("dsb\n wfi" ::: "memory");
   }
+#endif
 }
