@@ -30,4 +30,10 @@ void bsp_wake_clear(uint32_t irq) {
   }
 }
 
-void bsp_wait(void) { __asm__ volatile("fence\n wfi" ::: "memory"); }
+void bsp_wait(void) {
+#if defined(BSP_WATCHDOG_MS)
+  bsp_watchdog_kick(); /* asleep, it would be bitten */
+#else
+  __asm__ volatile("fence\n wfi" ::: "memory");
+#endif
+}

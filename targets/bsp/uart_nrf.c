@@ -1,4 +1,5 @@
-/* Nordic nRF51 UART on the micro:bit's USB pins. Its FIFO holds six bytes. */
+/* Nordic UART (nRF51, and the nRF52's without DMA). nRF51 Series Reference Manual, chapter UART; nRF52840 Product
+ * Specification v1.7, 6.34. Its FIFO holds six bytes. BSP_UART_TX_PIN, BSP_UART_RX_PIN: of P0 0 to 31, of P1 from 32. */
 #include "bsp.h"
 
 #define REG(offset) (*(volatile uint32_t *)(BSP_UART_BASE + (offset)))
@@ -14,19 +15,22 @@
 #define TX_DATA REG(0x51Cu)
 #define BAUD REG(0x524u)
 
-#define GPIO_OUT_SET (*(volatile uint32_t *)0x50000508u)
-#define GPIO_OUTPUTS (*(volatile uint32_t *)0x50000518u)
+#define GPIO(pin, offset) (*(volatile uint32_t *)(0x50000000u + 0x300u * ((pin) / 32u) + (offset)))
+#define OUT_SET(pin) GPIO(pin, 0x508u)
+#define OUTPUTS_SET(pin) GPIO(pin, 0x518u)
+#define PIN_CONFIG(pin) GPIO(pin, 0x700u + 4u * ((pin) % 32u))
+#define BIT(pin) (1u << ((pin) % 32u))
 
 #define INTERRUPT_RX 4u
 #define ON 4u
-#define TX 24u
-#define RX 25u
+#define INPUT_PULLED_UP 0xCu /* an open line is idle */
 
 void bsp_uart_init(void) {
-  GPIO_OUT_SET = 1u << TX;
-  GPIO_OUTPUTS = 1u << TX;
-  PIN_TX = TX;
-  PIN_RX = RX;
+  OUT_SET(BSP_UART_TX_PIN) = BIT(BSP_UART_TX_PIN);
+  OUTPUTS_SET(BSP_UART_TX_PIN) = BIT(BSP_UART_TX_PIN);
+  PIN_CONFIG(BSP_UART_RX_PIN) = INPUT_PULLED_UP;
+  PIN_TX = BSP_UART_TX_PIN;
+  PIN_RX = BSP_UART_RX_PIN;
   ENABLE = ON;
   /* 2^32 steps of the clock a bit, of which the hardware looks at the upper 20 bits. */
   BAUD = (uint32_t)((((uint64_t)BSP_UART_BAUD << 32) / BSP_UART_CLOCK_HZ + 0x800u) & 0xFFFFF000u);
