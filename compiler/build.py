@@ -17,6 +17,7 @@ from edgesnn.compiler.budget import Budget, Use, check_budget
 from edgesnn.compiler.check import check_program
 from edgesnn.compiler.choose import choose, options, table_bytes
 from edgesnn.compiler.esnn_file import program_bytes
+from edgesnn.compiler.fit import SMALLEST_STACK, Need, Saving, check_fit, measure, roomy
 from edgesnn.compiler.inspect import (
     describe,
     instructions,
@@ -36,7 +37,7 @@ from edgesnn.runtime.bundle import (
 from edgesnn.runtime.files import replace_folder, sha256
 from edgesnn.targets.board import BSP_DIR, Board, load_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
-from edgesnn.targets.stack import worst_case_stack
+from edgesnn.targets.stack import Stack, worst_case_stack
 from edgesnn.targets.target import Target, find_target
 from edgesnn.targets.toolchain import Toolchain, find_toolchain
 from edgesnn.targets.uf2 import write_uf2
@@ -44,8 +45,10 @@ from edgesnn.targets.uf2 import write_uf2
 C_CORE = Path(__file__).resolve().parent.parent / "runtime" / "c"
 MICRO = Path(__file__).resolve().parent / "micro"
 _CODEGENS = ("c", "llvm")
+PROTOCOLS = ("edgesnn", "mlperf-tiny")
 _STREAM = "model_stream.c"
 _NODE_FUNCTIONS = r"(^|:)node_\d+$"
+_ENTRIES = ("esnn_run", "esnn_push_frame", "esnn_init", "esnn_step")
 _STREAM_ENTRIES = (
     "esnn_stream_init",
     "esnn_stream_push",
@@ -71,6 +74,7 @@ def compile_program(
     progress: Progress | None = None,
     styles: Mapping[str, Style] | None = None,
     budget: Budget | None = None,
+    protocol: str = "edgesnn",
 ) -> Bundle:
     """Compile a program into the bundle folder `out` and open it.
 
@@ -79,6 +83,7 @@ def compile_program(
     "speed", or "ram": layer by layer where that saves memory (plan.py). An `out` that is an older bundle is
     replaced in one rename; anything else that is in the way is refused. styles: of some nodes, whatever
     they cost (choose.py). budget: EdgesnnError where the model takes more; an older bundle then stays.
+    protocol: what the firmware speaks, "edgesnn" (docs/FORMAT.md) or "mlperf-tiny" (docs/MLPERF-TINY.md).
     """
     say = progress or (lambda _: None)
     if codegen not in _CODEGENS:
@@ -100,17 +105,36 @@ def compile_program(
     folder = Path(out).resolve()
     check_replaceable(folder)
     check_program(program)
+    _check_protocol(protocol, program, on)
     tools = find_toolchain(machine, toolchain)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edgesnn-", dir=folder.parent) as temporary:
             place = Path(temporary) / "bundle"
-            build = _Build(program, machine, on, tools, codegen, prefer, styles, budget, place)
+            build = _Build(
+                program, machine, on, tools, codegen, prefer, styles, budget, place, protocol
+            )
             build.run(say)
             replace_folder(build.root, folder)
     except OSError as e:
         raise EdgesnnError(f"cannot write {out}: {e.strerror or e}") from None
     return Bundle.open(Path(out))
+
+
+def _check_protocol(protocol: str, program: ir.Program, board: Board | None) -> None:
+    """UsageError where there is no such protocol, nothing to speak it, or no way to say the input in it."""
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {protocol!r}; choose one of: {', '.join(PROTOCOLS)}")
+    if protocol == "edgesnn":
+        return
+    if board is None:
+        raise UsageError(
+            f"--protocol {protocol} is spoken by firmware; name a --board (`edgesnn boards` lists them)"
+        )
+    if isinstance(program.input, ir.EventInput):
+        raise UsageError(
+            f"{program.name} takes events, and --protocol {protocol} loads frames of samples only; leave it out"
+        )
 
 
 class _Build:
@@ -127,7 +151,9 @@ class _Build:
         styles: Mapping[str, Style] | None,
         budget: Budget | None,
         root: Path,
+        protocol: str,
     ) -> None:
+        self.protocol = protocol
         self.program, self.target, self.board = program, target, board
         self.tools, self.codegen, self.root = tools, codegen, root
         self.bounds = prove(program)
@@ -146,6 +172,8 @@ class _Build:
         )
 
     def run(self, say: Progress) -> None:
+        if self.board is not None:
+            self._check_ram(self.board)
         for name in ("src", "lib", "obj"):
             (self.root / name).mkdir(parents=True)
         say("generating kernels")
@@ -158,9 +186,8 @@ class _Build:
         if self.codegen == "c":
             self._compile("src/kernels.c", self._kernel_flags())
             kernel_objects = ["obj/kernels.o"]
-        if self.mcu:
-            self.tools.archive([*objects, *kernel_objects], "lib/libmodel.a", self.root)
-        else:
+        self.tools.archive([*objects, *kernel_objects], "lib/libmodel.a", self.root)
+        if not self.mcu:
             shared = ["-shared", "-Wl,--build-id=none", "-s"]
             every = [*objects, *kernel_objects]
             for name in ["esnn_host", *(["esnn_host_stream"] if self.program.stream else [])]:
@@ -238,29 +265,77 @@ class _Build:
         """Board support, protocol and main, linked with the model: firmware.elf, .bin, .hex."""
         support = self.root / "bsp"
         support.mkdir()
-        streams = self.program.stream is not None
-        link = ["esnn_link_stream.c"] if streams else []
-        own = [C_CORE / name for name in ("esnn_link.c", *link, "firmware.c")]
-        sources = [*board.sources, *own]
-        for file in [*sources, C_CORE / "esnn_link.h"]:
+        header, own, own_flags = self._protocol_sources(board)
+        sources = [*board.sources, *(C_CORE / name for name in own)]
+        for file in [*sources, C_CORE / header]:
             shutil.copy(file, support / file.name)
         includes = [f for folder in board.includes for f in ("-I", str(folder))]
         flags = ["-O2", *board.cflags, "-I", "src", "-I", "bsp", *includes]
-        flags += ["-DESNN_LINK_STREAM"] if streams else []
+        flags += own_flags
         every = list(objects)
         for file in sources:
             obj = f"obj/fw_{file.stem}.o"
             self.tools.compile(f"bsp/{file.name}", obj, flags, self.root, graph=True)
             every.append(obj)
-        _write(self.root / "bsp" / "link.ld", board.linker_script())
+        self._check_fit(board, every)
         shutil.copyfile(board.path, self.root / BOARD_FILE)
-        self._link(board, every)
+        self._link(board, every, "firmware.elf")
         family = board.flashing.uf2_family if board.flashing is not None else None
         _write_images(self.root / "firmware.elf", self.root, family)
 
-    def _link(self, board: Board, objects: Sequence[str]) -> None:
+    def _protocol_sources(self, board: Board) -> tuple[str, list[str], list[str]]:
+        """Of the firmware's own: the header, the C files and the flags of its protocol."""
+        if self.protocol == "mlperf-tiny":
+            # As a C string: of JSON's escapes those that a name can need are C's too.
+            flags = [f"-DBSP_BOARD={json.dumps(board.name)}"]
+            return "esnn_mlperf.h", ["esnn_mlperf.c", "firmware_mlperf.c"], flags
+        if self.program.stream is None:
+            return "esnn_link.h", ["esnn_link.c", "firmware.c"], []
+        link = ["esnn_link.c", "esnn_link_stream.c", "firmware.c"]
+        return "esnn_link.h", link, ["-DESNN_LINK_STREAM"]
+
+    def _link(self, board: Board, objects: Sequence[str], out: str) -> None:
+        _write(self.root / "bsp" / "link.ld", board.linker_script())
         flags = [*board.ldflags, "-T", "bsp/link.ld"]
-        self.tools.link([*objects, *self.tools.support], "firmware.elf", flags, self.root)
+        if self.protocol == "mlperf-tiny":
+            flags.append("-Wl,--wrap=bsp_wait")  # it counts time while it waits for a byte
+        self.tools.link([*objects, *self.tools.support], out, flags, self.root)
+
+    def _check_ram(self, board: Board) -> None:
+        """EdgesnnError where the arena is too much behind any stack: known before code is generated."""
+        least = self.plan.arena_bytes + stream_memory(self.program, self.bounds)
+        least += min(SMALLEST_STACK, board.stack_bytes)
+        need = Need("ram", least, board.ram.length, least=True)
+        check_fit(self.program.name, board, [need], self._savings(board, None))
+
+    def _check_fit(self, board: Board, objects: Sequence[str]) -> None:
+        """EdgesnnError where a region of the board overflows; by a trial link that has room for everything."""
+        trial = roomy(board)
+        self._link(trial, objects, "obj/trial.elf")
+        needs = measure(self.root / "obj" / "trial.elf", trial, board)
+        (self.root / "obj" / "trial.elf").unlink()
+        check_fit(self.program.name, board, needs, self._savings(board, self._stack()))
+
+    def _savings(self, board: Board, stack: Stack | None) -> list[Saving]:
+        """What makes the firmware smaller. stack: what it can use, where that is known."""
+        layered = plan_memory(self.program, self.bounds, self.choice, "ram")
+        found = [Saving("ram", "--prefer ram", self.plan.arena_bytes - layered.arena_bytes)]
+        if stack is not None:
+            enough = max(-(-stack.bytes // 8) * 8, SMALLEST_STACK)
+            how = f"stack_bytes = {enough} in the board's file"
+            found.append(Saving("ram", how, board.stack_bytes - enough))
+        return found
+
+    def _stack(self) -> Stack | None:
+        """The most that the firmware, or any function of the library, can use; None where nobody tells."""
+        if self.codegen == "llvm":
+            return None  # TVM's LLVM objects do not say what their frames take
+        if self.board is not None:
+            entries: Sequence[str] = ("bsp_reset", "bsp_start", "main")
+        else:
+            entries = (*_ENTRIES, *_STREAM_ENTRIES)
+        called = _NODE_FUNCTIONS if self.program.stream is None else _STREAM_FUNCTIONS
+        return worst_case_stack(self.root / "obj", entries, called)
 
     def _memory(self, objects: Sequence[str]) -> dict[str, Any]:
         """Sizes as measured in what was built; RAM is static data with the arena, without the stack."""
@@ -273,7 +348,6 @@ class _Build:
                 s for n, s, _, writable in sections if writable and n != ".stack"
             )
             memory["stack_reserved_bytes"] = self.board.stack_bytes
-            entries = ["bsp_reset", "bsp_start", "main"]
             memory["flash_region_bytes"] = self.board.flash.length
             memory["ram_region_bytes"] = self.board.ram.length
         else:
@@ -291,13 +365,10 @@ class _Build:
             memory["flash_bytes"] = sum(size for _, size, loaded, _ in found if loaded)
             own = self.plan.arena_bytes + stream_memory(self.program, self.bounds)
             memory["ram_bytes"] = own + sum(s for _, s, _, w in found if w)
-            entries = ["esnn_run", "esnn_push_frame", "esnn_init", "esnn_step", *_STREAM_ENTRIES]
-        if self.codegen == "llvm":
-            memory["stack_bytes"] = None  # TVM's LLVM objects do not say what their frames take
+        stack = self._stack()
+        memory["stack_bytes"] = None if stack is None else stack.bytes
+        if stack is None:
             return memory
-        called = _NODE_FUNCTIONS if self.program.stream is None else _STREAM_FUNCTIONS
-        stack = worst_case_stack(self.root / "obj", entries, called)
-        memory["stack_bytes"] = stack.bytes
         memory["stack_path"] = [list(call) for call in stack.path]
         reserved = memory.get("stack_reserved_bytes")
         if reserved is not None and stack.bytes > reserved:
@@ -348,6 +419,7 @@ class _Build:
             **about,
             "target": self.target.name,
             "board": self.board.name if self.board else None,
+            "protocol": self.protocol,
             "codegen": self.codegen,
             "versions": {"edgesnn": version("edgesnn"), "compiler": self.tools.version, **versions},
             "memory": {**memory, "arena": arena},

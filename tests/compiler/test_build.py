@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from elftools.elf.elffile import ELFFile
 
+import edgesnn.compiler.build as build_module
 from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.compare import decision_difference
 from edgesnn.compiler.interpret import Interpreter
@@ -19,6 +22,7 @@ from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.files import replace_folder
 from edgesnn.runtime.host import HostEngine
 from edgesnn.runtime.session import Session
+from edgesnn.targets.board import Board, Region, load_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.stack import worst_case_stack
 
@@ -60,6 +64,72 @@ def test_two_firmware_compiles_are_byte_identical_and_sizes_agree(tmp_path: Path
     assert 0 < memory["stack_bytes"] < memory["stack_reserved_bytes"]
     binary = (tmp_path / "a" / "firmware.bin").read_bytes()
     assert len(binary) == memory["flash_bytes"]
+
+
+def _cut(board: Board, *, flash: int = 0, ram: int = 0) -> Board:
+    """The board with so much less of its memory."""
+    return replace(
+        board,
+        flash=Region(board.flash.origin, board.flash.length - flash),
+        ram=Region(board.ram.origin, board.ram.length - ram),
+    )
+
+
+@needs_arm
+@pytest.mark.parametrize(
+    ("name", "toolchain"), [("mps2-an386", "gcc"), ("mps2-an386", "zig"), ("riscv-virt", "gcc")]
+)
+def test_firmware_that_does_not_fit_is_refused_with_region_and_excess(
+    name: str, toolchain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if toolchain == "zig":
+        pytest.importorskip("ziglang")
+    if name == "riscv-virt" and shutil.which("riscv64-unknown-elf-gcc") is None:
+        pytest.skip("needs riscv64-unknown-elf-gcc")
+    board = load_board(name)
+    out = tmp_path / "b"
+
+    def build(on: Board) -> Bundle:
+        monkeypatch.setattr(build_module, "load_board", lambda _: on)
+        return compile_program(PROGRAM, board=name, out=out, toolchain=toolchain)
+
+    whole = build(board)
+    images = _files(out)
+    assert not any("trial" in file for file in images)
+    with whole.firmware.open("rb") as f:  # type: ignore[union-attr]
+        elf = ELFFile(f)
+        loads = [s for s in elf.iter_segments("PT_LOAD") if s["p_filesz"]]
+        flash = max(s["p_paddr"] + s["p_filesz"] for s in loads) - board.flash.origin
+        ram = max(s["sh_addr"] + s["sh_size"] for s in elf.iter_sections()) - board.ram.origin
+    spare = {"flash": board.flash.length - flash, "ram": board.ram.length - ram}
+    # Full to the last byte the linker has no objection, and the firmware is the same.
+    exact = build(_cut(board, **spare))
+    assert (exact.path / "firmware.bin").read_bytes() == images["firmware.bin"]
+    with pytest.raises(EdgesnnError) as e:
+        build(_cut(board, flash=spare["flash"], ram=spare["ram"] + 8))
+    told = f"does not fit board {name}: ram needs {ram:,} bytes, 8 more than its {ram - 8:,}; try"
+    assert told in str(e.value)
+    with pytest.raises(EdgesnnError) as e:
+        build(_cut(board, flash=spare["flash"] + 1000, ram=spare["ram"] + 8))
+    line = str(e.value)
+    assert "\n" not in line
+    assert f"flash needs {flash:,} bytes, 1,000 more" in line
+    assert f"ram needs {ram:,} bytes, 8 more" in line
+    assert f"stack_bytes = {1024 if toolchain == 'gcc' else ''}" in line
+    assert _files(out) == _files(exact.path) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_arena_beyond_ram_is_refused_before_code_is_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = _cut(load_board("mps2-an386"), ram=0x400000 - 1040)
+    monkeypatch.setattr(build_module, "load_board", lambda _: replace(tiny, stack_bytes=1024))
+    monkeypatch.setattr(build_module._Build, "_generate", lambda _: pytest.fail("generated"))
+    with pytest.raises(
+        EdgesnnError, match=r"ram needs at least [\d,]+ bytes, [\d,]+ more than its 1,040"
+    ):
+        compile_program(PROGRAM, board="mps2-an386", out=tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_arm
