@@ -253,6 +253,7 @@ def compile(
     weight_bits: int | None = None,
     prefer: str = "speed",
     budget: str | None = None,
+    protocol: str = "edgesnn",
     progress: Say | None = None,
 ) -> Bundle:
     """Compile a checkpoint (.pt or zoo:<name>), program (.esnn) or bundle for a target or board.
@@ -260,7 +261,7 @@ def compile(
     board implies its target. out: default ./<model>-<target>/; an older bundle there is replaced.
     weights: int8, int6, int4, ternary or power-of-two, only when a checkpoint is lowered; by default what
     it was trained for. weight_bits: 2...8, the older way to say int2...int8. prefer: "speed", or "ram": layer
-    by layer over all timesteps where that saves memory.
+    by layer over all timesteps where that saves memory. protocol: of the firmware, "edgesnn" or "mlperf-tiny".
     """
     from edgesnn.compiler.budget import parse_budget
     from edgesnn.compiler.build import compile_program
@@ -288,6 +289,7 @@ def compile(
         codegen=codegen,
         prefer=prefer,
         budget=limits,
+        protocol=protocol,
         progress=progress,
     )
 
