@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesnn.compiler import ir
+from edgesnn.compiler.boot import finish_boot
 from edgesnn.compiler.bounds import prove
 from edgesnn.compiler.budget import Budget, Use, check_budget
 from edgesnn.compiler.check import check_program
@@ -280,6 +281,7 @@ class _Build:
         self._check_fit(board, every)
         shutil.copyfile(board.path, self.root / BOARD_FILE)
         self._link(board, every, "firmware.elf")
+        finish_boot(self.root / "firmware.elf", board.boot)
         family = board.flashing.uf2_family if board.flashing is not None else None
         _write_images(self.root / "firmware.elf", self.root, family)
 
