@@ -416,6 +416,7 @@ def compile(
     weight_bits: int | None = None,
     prefer: str = "speed",
     budget: str | None = None,
+    protocol: str = "edgesnn",
     explain: bool = False,
     json: bool = False,
 ) -> None:
@@ -431,6 +432,7 @@ def compile(
         weight_bits: 2 to 8: the older form of --weights.
         prefer: speed, or ram: layer by layer over all timesteps where that takes less memory.
         budget: Limits, such as ram=64k,flash=256k,stack=2k,instructions=2M (of an inference at worst).
+        protocol: What the firmware speaks: edgesnn, or mlperf-tiny (docs/MLPERF-TINY.md).
         explain: Print the kernels considered for each layer, their predicted cost, and the choice.
         json: Print what was built as one JSON object.
     """
@@ -447,6 +449,7 @@ def compile(
             weight_bits=weight_bits,
             prefer=prefer,
             budget=budget,
+            protocol=protocol,
             progress=_say,
         )
         about = {"bundle": str(bundle.path), **api.inspect(bundle.path)}
@@ -465,8 +468,8 @@ def run(
     split: str = "test",
     samples: int | None = None,
     data_dir: str | None = None,
-    port: str | None = None,
-    board: str | None = None,
+    port: list[str] | None = None,
+    board: list[str] | None = None,
     json: bool = False,
 ) -> None:
     """Accuracy, timesteps and spikes of a compiled model, on the machine it is for.
@@ -477,19 +480,20 @@ def run(
         split: test or train.
         samples: The first N samples; default all.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
-        port: Where a board answers: a serial device or any URL that pyserial takes.
-        board: The board to emulate.
+        port: Where a board answers: a serial device or any URL that pyserial takes; several share the work.
+        board: The board, emulated where it has no port; several (b,b or twice --board b) share the work.
         json: Print the report as one JSON object.
     """
     from edgesnn import evaluate
-    from edgesnn.runtime.session import Session
+    from edgesnn.runtime.pool import Pool
 
-    with _quiet_stdout(json), Session(bundle, port, board) as session:
-        x, y, what = evaluate.load_samples(session, data, split, samples, data_dir)
+    ports, boards = _several("port", port), _several("board", board)
+    with _quiet_stdout(json), Pool(bundle, ports, boards, say=_say) as pool:
+        x, y, what = evaluate.load_samples(pool, data, split, samples, data_dir)
         assert y is not None
-        report = evaluate.run(session, x, y, evaluate.counted)
-        title = f"{session.bundle.name} on {what}, {session.engine_name}"
-        names = (session.bundle.name, session.bundle.target, session.engine_name)
+        report = evaluate.run(pool, x, y, evaluate.counted)
+        title = f"{pool.bundle.name} on {what}, {pool.engine_name}"
+        names = (pool.bundle.name, pool.bundle.target, pool.engine_name)
     if json:
         model, target, engine = names
         return _print_json(
@@ -508,6 +512,7 @@ def run(
             ("spikes per neuron", _number(spikes["all"])),
             ("synaptic operations", f"{report['sops_mean']:,.0f} per inference"),
             ("encoder multiply-adds", f"{report['encoder_macs']:,} per inference"),
+            *_board_rows(report["boards"]),
         ],
     )
 
@@ -519,8 +524,8 @@ def verify(
     split: str = "test",
     samples: int | None = None,
     data_dir: str | None = None,
-    port: str | None = None,
-    board: str | None = None,
+    port: list[str] | None = None,
+    board: list[str] | None = None,
     trace: bool = False,
     stream: bool = False,
     json: bool = False,
@@ -533,25 +538,29 @@ def verify(
         split: test or train.
         samples: The first N samples, with --stream intervals; default all (100 random frames).
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
-        port: Where a board answers: a serial device or any URL that pyserial takes.
-        board: The board to emulate.
+        port: Where a board answers: a serial device or any URL that pyserial takes; several share the work.
+        board: The board, emulated where it has no port; several (b,b or twice --board b) share the work.
         trace: Compare every spike of every node and step too.
         stream: Compare every decision on the recording --data as it streams, and each window by itself.
         json: Print the report as one JSON object.
     """
     from edgesnn import evaluate
-    from edgesnn.runtime.session import Session
+    from edgesnn.runtime.pool import Pool
 
+    ports, boards = _several("port", port), _several("board", board)
     if stream:
         if data is None or trace:
             raise UsageError(
                 "--stream compares a recording: name it with --data, and leave --trace out"
             )
-        return _verify_stream(bundle, data, split, samples, data_dir, port, board, json)
-    with _quiet_stdout(json), Session(bundle, port, board) as session:
-        x, _, what = evaluate.load_samples(session, data, split, samples, data_dir)
-        report = evaluate.verify(session, x, trace, evaluate.counted)
-        name = session.bundle.name
+        if len(ports) > 1 or len(boards) > 1:
+            raise UsageError("--stream is one signal, into one board: name one --port or --board")
+        one = (*ports, None)[0], (*boards, None)[0]
+        return _verify_stream(bundle, data, split, samples, data_dir, *one, json)
+    with _quiet_stdout(json), Pool(bundle, ports, boards, say=_say) as pool:
+        x, _, what = evaluate.load_samples(pool, data, split, samples, data_dir)
+        report = evaluate.verify(pool, x, trace, evaluate.counted)
+        name = pool.bundle.name
     if json:
         _print_json({**report, "model": name, "data": what})
     else:
@@ -562,6 +571,7 @@ def verify(
                 ("samples", f"{report['samples']:,}"),
                 ("compared", ", ".join(report["compared"])),
                 ("mismatches", f"{report['mismatches']:,}"),
+                *_board_rows(report["boards"]),
             ],
         )
     if report["mismatches"]:
@@ -569,6 +579,31 @@ def verify(
             f"{report['mismatches']} of {report['samples']} samples differ from the reference; "
             f"first: {report['first_mismatch']}"
         )
+
+
+def _several(name: str, values: Sequence[str] | None) -> list[str]:
+    """What an option names that may be repeated, or hold several words with commas between them."""
+    words = [word.strip() for value in values or () for word in value.split(",")]
+    if "" in words:
+        raise UsageError(f"{_flag(name)} has an empty name in {','.join(values or ())!r}")
+    return words
+
+
+def _board_rows(boards: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """How several boards shared the work, and what went wrong on the way to them."""
+    rows = []
+    if len(boards) > 1:
+        rows = [("boards", f"{len(boards)}")]
+        rows += [(f"  {one['name']}", f"{one['samples']:,} samples") for one in boards]
+    faults = {
+        "requests sent again": "resent",
+        "damaged frames": "damaged",
+        "resets": "restarts",
+        "reconnections": "reconnects",
+    }
+    counts = {what: sum(one[key] for one in boards) for what, key in faults.items()}
+    text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return [*rows, ("link", text)] if text else rows
 
 
 def _verify_stream(
@@ -851,8 +886,8 @@ def profile(
     sweep: int = 200,
     signal: float = 10.0,
     data_dir: str | None = None,
-    port: str | None = None,
-    board: str | None = None,
+    port: list[str] | None = None,
+    board: list[str] | None = None,
     out: str | None = None,
     json: bool = False,
 ) -> None:
@@ -866,8 +901,8 @@ def profile(
         sweep: So many of them are run without an exit, to see what each threshold does; 0 for none.
         signal: Seconds of --data as one long recording, for models of a signal; 0 for none.
         data_dir: Where data sets lie; default EDGESNN_DATA, else the cache folder.
-        port: Where a board answers: a serial device or any URL that pyserial takes.
-        board: The board to emulate.
+        port: Where a board answers: a serial device or any URL that pyserial takes; several share the work.
+        board: The board, emulated where it has no port; several (b,b or twice --board b) share the work.
         out: Folder for report.html, report.json and report.txt; default: no files.
         json: Print the report as one JSON object.
     """
@@ -875,7 +910,8 @@ def profile(
     from edgesnn.runtime.bundle import Bundle
 
     given = {k: v for k, v in locals().items() if k not in ("bundle", "profiling", "Bundle")}
-    if port is not None and len(bundle) > 1:
+    ports, boards = _several("port", port), _several("board", board)
+    if ports and len(bundle) > 1:
         raise UsageError("a --port has one board, and a board runs one bundle: name one bundle")
     if sweep < 0:
         raise UsageError(f"sweep {sweep} is not at least 0")
@@ -887,7 +923,7 @@ def profile(
         Bundle.open(path)
     with _quiet_stdout(json):
         runs = [
-            _profiled(path, data, split, samples, sweep, signal, data_dir, port, board)
+            _profiled(path, data, split, samples, sweep, signal, data_dir, ports, boards)
             for path in bundle
         ]
     report = profiling.together(runs, _about("profile", bundle, given))
@@ -916,19 +952,19 @@ def _profiled(
     sweep: int,
     signal: float,
     data_dir: str | None,
-    port: str | None,
-    board: str | None,
+    ports: Sequence[str],
+    boards: Sequence[str],
 ) -> dict[str, Any]:
     from edgesnn import evaluate, profiling
-    from edgesnn.runtime.session import Session
+    from edgesnn.runtime.pool import Pool
 
-    with Session(bundle, port, board) as session:
-        x, y, what = evaluate.load_samples(session, data, split, samples, data_dir)
-        heard, missing = profiling.find_signal(session, data, split, data_dir, signal)
+    with Pool(bundle, ports, boards, say=_say) as pool:
+        x, y, what = evaluate.load_samples(pool, data, split, samples, data_dir)
+        heard, missing = profiling.find_signal(pool.sessions[0], data, split, data_dir, signal)
         if missing is not None:
             _say(f"no signal is played: {missing}")
         return profiling.profile(
-            session, x, what, evaluate.counted, y=y, signal=heard, sweep_samples=sweep, say=_say
+            pool, x, what, evaluate.counted, y=y, signal=heard, sweep_samples=sweep, say=_say
         )
 
 
@@ -944,7 +980,8 @@ def _about(command: str, words: Sequence[str], given: dict[str, Any]) -> dict[st
     line = ["edgesnn", command, *words]
     for name, value in given.items():
         if value != parameters[name].default:
-            line += [_flag(name)] if value is True else [_flag(name), str(value)]
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            line += [_flag(name)] if value is True else [_flag(name), text]
     return {
         "command": shlex.join(line),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -1552,6 +1589,7 @@ def _print_profile(report: dict[str, Any], file: TextIO) -> None:
     ]
     if memory["stack_high_water"] is not None:
         rows.append(("stack, used so far", _bytes(memory["stack_high_water"])))
+    rows += _board_rows(report["boards"])
     _pairs(f"{report['model']}, {report['engine']}", rows, file)
     _print_parts(report, file)
     _print_sweep(report, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from edgesnn.compiler.interpret import Interpreter
 from edgesnn.data import Dataset, load
 from edgesnn.data.events import as_steps, is_events
 from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.engine import Decision
+from edgesnn.runtime.engine import Decision, Trace
+from edgesnn.runtime.pool import Pool, as_pool
 from edgesnn.runtime.session import Session, frame_shape, input_text
 from edgesnn.targets.errors import UsageError
 
@@ -22,7 +24,7 @@ Advance = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def load_samples(
-    session: Session,
+    session: Session | Pool,
     data: str | None,
     split: str = "test",
     samples: int | None = None,
@@ -65,7 +67,7 @@ def load_samples(
     return x, dataset.y[:count], f"{data} {split}"
 
 
-def random_frames(session: Session, count: int, seed: int = 0) -> np.ndarray:
+def random_frames(session: Session | Pool, count: int, seed: int = 0) -> np.ndarray:
     """Frames [count, *frame_shape] over the whole range of the input, from sparse to full.
 
     Every tenth is constant, the lowest and the highest value in turn: accumulators reach their
@@ -92,9 +94,9 @@ def must_exit(bundle: Bundle) -> bool:
 class Tally:
     """Sums over decisions, and the figures that follow from them."""
 
-    def __init__(self, session: Session) -> None:
-        self._nodes = session.bundle.nodes
-        self._timesteps = session.bundle.timesteps
+    def __init__(self, boards: Session | Pool) -> None:
+        self._nodes = boards.bundle.nodes
+        self._timesteps = boards.bundle.timesteps
         self.steps = np.zeros(self._timesteps + 1, dtype=np.int64)
         self.no_output_spike = 0
         self.events = np.zeros(len(self._nodes), dtype=np.int64)
@@ -132,18 +134,22 @@ class Tally:
 
 
 def run(
-    session: Session, x: np.ndarray, y: np.ndarray, advance: Advance = lambda items: items
+    boards: Session | Pool,
+    x: np.ndarray,
+    y: np.ndarray,
+    advance: Advance = lambda items: items,
 ) -> dict[str, Any]:
     """Classify every sample and compare with its label.
 
     `advance` wraps the iteration (a progress bar). accuracy: 0...1; of events a sample without an exit has no
     answer and is wrong. sops_mean: synaptic operations
     per inference, one weight added to one membrane inside the map; encoder_macs:
-    multiply-accumulates of the encoder per inference.
+    multiply-accumulates of the encoder per inference. boards: what each did (`Share`).
     """
-    tally, right, strict = Tally(session), 0, must_exit(session.bundle)
-    for sample, label in advance(list(zip(x, y, strict=True))):
-        decision = session.classify(sample)
+    pool = as_pool(boards)
+    tally, right, strict = Tally(pool), 0, must_exit(pool.bundle)
+    decisions = pool.map(Session.classify, x)
+    for label, decision in zip(advance(list(y)), decisions, strict=True):
         tally.add(decision)
         right += decision.label == int(label) and (decision.exited or not strict)
     return {
@@ -153,12 +159,13 @@ def run(
         "no_output_spike": tally.no_output_spike,
         "spikes_per_neuron": tally.spikes_per_neuron(),
         "sops_mean": float(tally.sops.sum() / tally.count),
-        "encoder_macs": session.bundle.encoder_macs,
+        "encoder_macs": pool.bundle.encoder_macs,
+        "boards": shares(pool),
     }
 
 
 def verify(
-    session: Session,
+    boards: Session | Pool,
     x: np.ndarray,
     trace: bool = False,
     advance: Advance = lambda items: items,
@@ -166,29 +173,40 @@ def verify(
     """Compare the engine with the reference interpreter on every sample, bit for bit.
 
     With `trace` also every event of every node and step. "first_mismatch" describes the first
-    difference.
+    difference, boards what each did (`Share`).
     """
-    reference = Interpreter(load_bundle_program(session.bundle))
-    names = [node.name for node in session.bundle.nodes]
+    pool = as_pool(boards)
+    reference = Interpreter(load_bundle_program(pool.bundle))
+    names = [node.name for node in pool.bundle.nodes]
     compared = ["class", "step", "exited", "membranes", "events", "sops"]
     mismatches, first, count = 0, None, 0
-    for i, sample in enumerate(advance(list(x))):
-        frame = session.bundle.check_sample(sample)
-        if trace:
-            problem = trace_difference(reference.trace(frame), session.trace(frame), names)
+    frames = [pool.bundle.check_sample(sample) for sample in x]
+    # Boards go on while the interpreter, in this thread, is at the sample before.
+    found: Iterator[Decision | Trace] = pool.map(
+        Session.trace if trace else Session.classify, frames
+    )
+    for i, (frame, answer) in enumerate(zip(advance(frames), found, strict=True)):
+        if isinstance(answer, Trace):
+            problem = trace_difference(reference.trace(frame), answer, names)
         else:
-            problem = decision_difference(reference.infer(frame), session.classify(frame))
+            problem = decision_difference(reference.infer(frame), answer)
         count += 1
         if problem is not None:
             mismatches += 1
             first = first or f"sample {i}: {problem}"
     return {
-        "engine": session.engine_name,
+        "engine": pool.engine_name,
         "samples": count,
         "mismatches": mismatches,
         "compared": [*compared, "spikes"] if trace else compared,
         "first_mismatch": first,
+        "boards": shares(pool),
     }
+
+
+def shares(pool: Pool) -> list[dict[str, Any]]:
+    """What each board did, as plain values."""
+    return [asdict(share) for share in pool.shares()]
 
 
 def counted(items: Iterable[Any], every: float = 10.0) -> Iterator[Any]:

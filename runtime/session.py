@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +14,8 @@ import numpy as np
 from edgesnn.runtime.bundle import Bundle, StreamInfo
 from edgesnn.runtime.engine import Decision, Engine, SignalEngine, TimedDecision, Trace
 from edgesnn.runtime.host import HostEngine
-from edgesnn.runtime.link import LinkEngine
+from edgesnn.runtime.link import LinkEngine, LinkLost
+from edgesnn.runtime.ports import find_port
 from edgesnn.targets.board import Board, Counter, load_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -23,20 +26,30 @@ class Session:
     """Opens a bundle and the engine that runs it; a context manager.
 
     bundle: a bundle or its folder. port: anything that pyserial's serial_for_url takes; a board
-    that runs the bundle's firmware answers there. board: the board to emulate; it is started and
-    stopped here. With neither, a host bundle runs on this machine and a bundle with a board's
-    firmware on that board, emulated.
+    that runs the bundle's firmware answers there. board: the board, by default the bundle's: it is
+    emulated, started and stopped here, where no port is named; one that no emulator knows is looked
+    for among the USB ports. A host bundle runs on this machine.
+
+    say: told in one line each what happens to the link, and which port was found. stop: once it is
+    set, by whichever thread, no request waits for the board any longer: LinkLost.
 
     Raises UsageError when bundle, board and port do not fit together, EdgesnnError when the
     machine fails.
     """
 
     def __init__(
-        self, bundle: Bundle | Path | str, port: str | None = None, board: str | None = None
+        self,
+        bundle: Bundle | Path | str,
+        port: str | None = None,
+        board: str | None = None,
+        *,
+        say: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
         self.board: Board | None = None
         self.emulated = False
+        self._say, self._stop = say, stop
         self._stack = ExitStack()
         self._closed = False
         self.streams = 0  # begun so far; the engine has one at a time
@@ -48,14 +61,12 @@ class Session:
 
     def _start(self, port: str | None, board: str | None) -> Engine:
         bundle = self.bundle
-        name = board or bundle.board
-        if name is not None:
-            self.board = load_board(name)
-        if bundle.board is not None and board is not None and board != bundle.board:
+        if bundle.manifest.get("protocol", "edgesnn") == "mlperf-tiny":
             raise UsageError(
-                f"{bundle.path} holds firmware for board {bundle.board}, not {board}; "
-                f"compile it with --board {board}"
+                f"{bundle.path} holds firmware that speaks MLPerf Tiny's protocol; use `python -m "
+                "edgesnn.mlperf_tiny`, or compile it without --protocol"
             )
+        self.board = self._find_board(board)
         if find_target(bundle.target).kind == "host":
             if port is not None or board is not None:
                 raise UsageError(
@@ -64,29 +75,64 @@ class Session:
                 )
             self.engine_name = "host"
             return self._stack.enter_context(HostEngine(bundle))
-        if port is not None:
-            baud = self.board.uart.baud if self.board is not None else 115_200
-            self.engine_name = f"board on {port}"
-            link = LinkEngine(bundle, port, baud=baud, counter=self.counter)
-            return self._stack.enter_context(link)
-        if self.board is None:
+        if port is None:
+            if self.board is None:
+                raise UsageError(
+                    f"{bundle.path} is compiled for {bundle.target} without a board; compile it with "
+                    "--board NAME, or give the --port of a board that runs it"
+                )
+            if self.board.emulator is not None:
+                return self._emulate(self.board)
+            port = self._find_port(self.board)
+        baud = self.board.uart.baud if self.board is not None else 115_200
+        self.engine_name = f"board on {port}"
+        link = LinkEngine(bundle, port, baud=baud, counter=self.counter)
+        return self._stack.enter_context(link)
+
+    def _find_board(self, name: str | None) -> Board | None:
+        """The board of this name (or file), the bundle's own without one; None where neither says."""
+        own = self.bundle.load_board()
+        if name is None or (own is not None and name == own.name):
+            return own
+        named = load_board(name)
+        if own is not None and named.name != own.name:
             raise UsageError(
-                f"{bundle.path} is compiled for {bundle.target} without a board; compile it with "
-                "--board NAME, or give the --port of a board that runs it"
+                f"{self.bundle.path} holds firmware for board {own.name}, not {named.name}; "
+                f"compile it with --board {name}"
             )
+        return own or named
+
+    def _find_port(self, board: Board) -> str:
+        """The port of a board that only exists as a real one."""
+        port = find_port(board)
+        if port is None:
+            raise UsageError(
+                f"board {board.name} has no emulator, and none is found on a USB port; plug it in, or "
+                "name its --port"
+            )
+        if self._say is not None:
+            self._say(f"{board.name} is taken to be on {port}")
+        return port
+
+    def _emulate(self, board: Board) -> Engine:
+        """Start an emulator with the bundle's firmware."""
+        bundle = self.bundle
         if bundle.firmware is None:
             raise UsageError(
-                f"{bundle.path} holds no firmware; compile it with --board {self.board.name}"
+                f"{bundle.path} holds no firmware; compile it with --board {board.name}"
             )
-        emulator = self._stack.enter_context(Emulator(self.board, bundle.firmware))
+        emulator = self._stack.enter_context(Emulator(board, bundle.firmware))
         self.emulated = True
-        self.engine_name = f"emulated {self.board.name}"
+        self.engine_name = f"emulated {board.name}"
+
+        def watch() -> None:
+            try:
+                emulator.check()
+            except EdgesnnError as e:  # as lost as a board whose cable was pulled
+                raise LinkLost(str(e)) from None
+
         link = LinkEngine(
-            bundle,
-            emulator.url,
-            baud=self.board.uart.baud,
-            counter=self.board.counter,
-            watch=emulator.check,
+            bundle, emulator.url, baud=board.uart.baud, counter=board.counter, watch=watch
         )
         return self._stack.enter_context(link)
 

@@ -11,7 +11,7 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.compiler.esnn_file import load_bundle_program
 from edgesnn.data import Recording
-from edgesnn.evaluate import Advance, Tally, must_exit
+from edgesnn.evaluate import Advance, Tally, must_exit, shares
 from edgesnn.profiling.layers import LAYER_SAMPLES, profile_layers, shares_of
 from edgesnn.profiling.signal import profile_signal
 from edgesnn.profiling.spread import spread
@@ -27,8 +27,9 @@ from edgesnn.profiling.unstopped import (
 )
 from edgesnn.reports.energy import energy
 from edgesnn.reports.program import subject
+from edgesnn.runtime.pool import Pool, as_pool
 from edgesnn.runtime.session import Session
-from edgesnn.targets.errors import EdgesnnError
+from edgesnn.targets.errors import EdgesnnError, UsageError
 
 SWEEP_SAMPLES = 200  # the interpreter takes up to a tenth of a second each
 BINS = 40
@@ -42,7 +43,7 @@ class _Inferences:
     """Every measured inference. amounts: float64[N] in `unit`; the others int64[N]; tally: their sums.
 
     answered: 0 where there is no answer: of events, without an exit.
-    link: seconds of moving data over the link, None without one.
+    link: seconds of moving data over the links, None without one. boards: what each board did.
     """
 
     unit: str
@@ -54,10 +55,11 @@ class _Inferences:
     answered: np.ndarray
     tally: Tally
     link: float | None
+    boards: list[dict[str, Any]]
 
 
 def profile(
-    session: Session,
+    boards: Session | Pool,
     x: np.ndarray,
     data: str,
     advance: Advance = lambda items: items,
@@ -77,11 +79,13 @@ def profile(
     many samples go through the reference interpreter without an exit, for what a threshold does; 0: none. say:
     told what begins.
     """
-    bundle = session.bundle
+    pool = as_pool(boards)
+    _check_alike(pool)
+    bundle, session = pool.bundle, pool.sessions[0]
     program = load_bundle_program(bundle)
-    name = f"{bundle.name}, {session.engine_name}"
+    name = f"{bundle.name}, {pool.engine_name}"
     say(f"{name}: timing {len(x):,} inferences")
-    found = _time(session, x, advance)
+    found = _time(pool, x, advance)
     few = min(LAYER_SAMPLES, len(x))
     if session.counter is not None:
         say(f"{name}: {few} inferences node by node")
@@ -92,11 +96,12 @@ def profile(
         "bundle": str(bundle.path),
         "target": bundle.target,
         "board": session.board.name if session.board is not None else None,
-        "engine": session.engine_name,
+        "engine": pool.engine_name,
+        "boards": found.boards,
         "data": data,
         **_latency(session, found, y),
         **profile_layers(
-            session,
+            pool,
             program,
             x[:few],
             found.unit,
@@ -117,11 +122,12 @@ def profile(
     report["energy"] = _energy(session, program, found, seen)
     report["raster"] = _raster(session, program, x, found, y)
     report["signal"] = None
+    session = pool.sessions[0]  # one that is there to the end
     if signal is not None:
         say(f"{name}: a signal of {session.stream.seconds(signal.length):.1f} s")
         report["signal"] = profile_signal(session, signal, advance)
         _add_front_end(report)
-    report["memory"] = _memory(session)
+    report["memory"] = _memory(pool)
     report["queues"] = [
         {"name": n.name, "events": n.queue_capacity} for n in bundle.nodes if n.queue_capacity
     ]
@@ -138,27 +144,41 @@ def profile(
     return report
 
 
-def _time(session: Session, x: np.ndarray, advance: Advance) -> _Inferences:
+def _check_alike(pool: Pool) -> None:
+    """Figures of different boards, or in different units, are not to be put together."""
+    first, *others = pool.sessions
+    for other in others:
+        kinds = [(s.board.name, s.counter and s.counter.unit) for s in (first, other) if s.board]
+        if len(set(kinds)) > 1:
+            (one, unit), (another, its) = kinds
+            counted = "" if unit == its else f", the one in {unit}, the other in {its}"
+            raise UsageError(
+                f"profile puts the figures of boards of one kind together; {one} and {another} are two"
+                f"{counted}: profile one after the other"
+            )
+
+
+def _time(pool: Pool, x: np.ndarray, advance: Advance) -> _Inferences:
     """Classify every sample."""
-    counter, tally = session.counter, Tally(session)
-    spiking = np.array([node.kind in SPIKING for node in session.bundle.nodes])
-    if counter is None:
+    session, tally = pool.sessions[0], Tally(pool)
+    spiking = np.array([node.kind in SPIKING for node in pool.bundle.nodes])
+    if session.counter is None:
         session.classify(x[0])  # the first call loads what later ones find in the cache
-    moved = session.link_seconds
+    moved = pool.link_seconds
     amounts: list[float] = []
     rows: list[tuple[int, int, int, int, int]] = []
-    strict = must_exit(session.bundle)
-    for sample in advance(list(x)):
-        decision = session.classify(sample)
+    strict = must_exit(pool.bundle)
+    for _, decision in zip(advance(range(len(x))), pool.map(Session.classify, x), strict=True):
         tally.add(decision)
         amounts.append(_amount(session, decision.ticks, decision.seconds))
         spikes, sops = int(decision.events[spiking].sum()), int(decision.sops.sum())
         answered = decision.exited or not strict
         rows.append((decision.step, decision.label, spikes, sops, answered))
-    link = None if moved is None else (session.link_seconds or 0.0) - moved
-    unit = counter.unit if counter is not None else "microseconds"
+    link = None if moved is None else (pool.link_seconds or 0.0) - moved
+    unit = session.counter.unit if session.counter is not None else "microseconds"
     steps, labels, fired, done, answers = np.array(rows, dtype=np.int64).T
-    return _Inferences(unit, np.array(amounts), steps, labels, fired, done, answers, tally, link)
+    times = np.array(amounts)
+    return _Inferences(unit, times, steps, labels, fired, done, answers, tally, link, shares(pool))
 
 
 def _latency(session: Session, found: _Inferences, y: np.ndarray | None) -> dict[str, Any]:
@@ -338,17 +358,18 @@ def _add_front_end(report: dict[str, Any]) -> None:
         parts["shares"] = shares_of(parts[unit])
 
 
-def _memory(session: Session) -> dict[str, Any]:
-    """Sizes as the manifest has them; bytes."""
-    memory = session.bundle.manifest["memory"]
+def _memory(pool: Pool) -> dict[str, Any]:
+    """Sizes as the manifest has them; bytes. stack_high_water: of all boards the most."""
+    memory = pool.bundle.manifest["memory"]
+    used = [s.stack_high_water() for s in pool.sessions]
     arena = memory.get("arena") or []
     return {
         **{k: memory[k] for k in ("flash_bytes", "ram_bytes", "stack_bytes", "arena_bytes")},
-        "stack_high_water": session.stack_high_water(),
+        "stack_high_water": max((n for n in used if n is not None), default=None),
         "stack_reserved_bytes": memory.get("stack_reserved_bytes"),
         "flash_region_bytes": memory.get("flash_region_bytes"),
         "ram_region_bytes": memory.get("ram_region_bytes"),
-        "weight_bytes": session.bundle.manifest.get("weight_bytes"),
+        "weight_bytes": pool.bundle.manifest.get("weight_bytes"),
         "sections": memory.get("sections") or {},
         "arena": [{k: b[k] for k in ("name", "offset", "bytes")} for b in arena],
     }

@@ -1,0 +1,348 @@
+"""A pool: several boards that run one bundle share the samples among them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.link import LinkEngine, LinkLost
+from edgesnn.runtime.session import Session
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+LOOK_AHEAD = 32  # samples per board that may be at work or done before the next result in order
+_LAST_MOMENT = 2.0  # seconds that closing waits for a board in the middle of a request
+
+Say = Callable[[str], None]
+Place = tuple[str | None, str | None]  # port, board
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one board did: samples of the last `map`, and what its link went through since it was opened.
+
+    resent: requests sent again. damaged: frames that came spoilt. restarts: resets of the board in the middle
+    of its work. reconnects: times its port was gone and came back.
+    """
+
+    name: str
+    samples: int
+    resent: int = 0
+    damaged: int = 0
+    restarts: int = 0
+    reconnects: int = 0
+
+
+@dataclass
+class _Member:
+    """One board of a pool. lost: it answers no more."""
+
+    name: str
+    place: Place
+    session: Session | None = None
+    thread: threading.Thread | None = None
+    samples: int = 0
+    lost: bool = False
+
+    def open(self) -> Session:
+        assert self.session is not None
+        return self.session
+
+
+@dataclass
+class _Answer:
+    """What a board made of a sample, or why it did not."""
+
+    member: _Member
+    index: int
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass
+class _Round(Generic[S]):
+    """One `map`: what is still to be done, and what has been."""
+
+    function: Callable[[Session, S], Any]
+    tasks: deque[tuple[int, S]] = field(default_factory=deque)
+    answers: queue.SimpleQueue[_Answer] = field(default_factory=queue.SimpleQueue)
+
+
+class Pool:
+    """Opens a bundle on several boards at once, a Session and a thread each; a context manager.
+
+    ports, boards: as `places` matches them. With at most one of them it is a Session and nothing else: no
+    thread. say is told in one line each what a session tells, and which board was lost.
+
+    Raises what Session raises, with the name of the board where there are several.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        ports: Sequence[str] = (),
+        boards: Sequence[str] = (),
+        *,
+        say: Say | None = None,
+    ) -> None:
+        found = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+        members = [
+            _Member(port or board or "", (port, board)) for port, board in places(ports, boards)
+        ]
+        self._prepare(found, members, say)
+        try:
+            if len(members) == 1:
+                port, board = members[0].place
+                members[0].session = Session(found, port, board, say=say)
+            else:
+                self._open_all()
+        except BaseException:
+            self.close()
+            raise
+        self._name()
+
+    @classmethod
+    def of(cls, session: Session) -> Pool:
+        """The pool of a session that is open already."""
+        pool = cls.__new__(cls)
+        pool._prepare(session.bundle, [_Member("", (None, None), session)], None)
+        pool._name()
+        return pool
+
+    def _prepare(self, bundle: Bundle, members: list[_Member], say: Say | None) -> None:
+        self.bundle = bundle
+        self.engine_name = ""  # what runs the samples: "emulated microbit", "2 x emulated microbit"
+        self._members, self._say = members, say
+        self._talk = threading.Lock()
+        self._changed = threading.Condition()  # guards what follows
+        self._round: _Round[Any] | None = None
+        self._closed = False
+        self._stop = threading.Event()
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Of every board that is not lost. Ask them nothing while a `map` is under way."""
+        return tuple(member.open() for member in self._members if not member.lost)
+
+    @property
+    def link_seconds(self) -> float | None:
+        """Seconds spent so far on moving data, of all links; None without a link."""
+        found = [member.open().link_seconds for member in self._members]
+        seconds = [one for one in found if one is not None]
+        return sum(seconds) if seconds else None
+
+    def shares(self) -> list[Share]:
+        """What each board did."""
+        return [_share(member) for member in self._members]
+
+    def map(self, function: Callable[[Session, S], R], samples: Iterable[S]) -> Iterator[R]:
+        """function(session, sample) of every sample, in their order, each exactly once.
+
+        Whichever board is free takes the next sample; at most LOOK_AHEAD per board are drawn ahead. A board
+        that is lost hands its sample back to the others; LinkLost is raised when the last of them is. Any
+        other error of one board ends it. One map at a time.
+        """
+        for member in self._members:
+            member.samples = 0
+        if len(self._members) > 1:
+            yield from self._share_out(function, samples)
+            return
+        only = self._members[0]
+        for sample in samples:
+            result = function(only.open(), sample)
+            only.samples += 1
+            yield result
+
+    def close(self) -> None:
+        """Close every session; may be called twice. Nothing can be asked afterwards."""
+        self._stop.set()
+        with self._changed:
+            self._closed, self._round = True, None
+            self._changed.notify_all()
+        end = time.monotonic() + _LAST_MOMENT
+        for member in self._members:
+            if member.thread is not None:  # which closes its session itself
+                member.thread.join(max(0.0, end - time.monotonic()))
+            elif member.session is not None:
+                member.session.close()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _name(self) -> None:
+        """Name every board as its session does, equal ones with a number; and all of them together."""
+        names = [member.open().engine_name for member in self._members]
+        for i, member in enumerate(self._members):
+            same = names.count(names[i]) > 1
+            member.name = f"{names[i]} ({names[: i + 1].count(names[i])})" if same else names[i]
+        alike = len(names) > 1 and len(set(names)) == 1
+        self.engine_name = f"{len(names)} x {names[0]}" if alike else ", ".join(names)
+
+    # --- several boards -------------------------------------------------------------------------
+
+    def _open_all(self) -> None:
+        """Start every session, each in its own thread: an emulator ends with the thread that started it."""
+        opened: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        for i, member in enumerate(self._members):
+            # A daemon: a board that does not answer keeps nobody from leaving.
+            member.thread = threading.Thread(
+                target=self._serve, args=(member, opened), name=f"board {i + 1}", daemon=True
+            )
+            member.thread.start()
+        for _ in self._members:
+            answer = opened.get()
+            if answer.error is not None:
+                raise _named(answer.member, answer.error)
+
+    def _serve(self, member: _Member, opened: queue.SimpleQueue[_Answer]) -> None:
+        """The thread of one board, from before its session to after it."""
+        port, board = member.place
+        try:
+            member.session = Session(
+                self.bundle, port, board, say=lambda text: self._tell(member, text), stop=self._stop
+            )
+        except BaseException as e:
+            opened.put(_Answer(member, 0, error=e))
+            return
+        with member.session as session:
+            opened.put(_Answer(member, 0))
+            while (task := self._next_task()) is not None:
+                round, index, sample = task
+                answer = _Answer(member, index)
+                try:
+                    answer.result = round.function(session, sample)
+                except BaseException as e:
+                    answer.error = e
+                if isinstance(answer.error, LinkLost):
+                    self._hand_back(round, index, sample)
+                round.answers.put(answer)
+                if isinstance(answer.error, LinkLost):
+                    return
+
+    def _next_task(self) -> tuple[_Round[Any], int, Any] | None:
+        """Wait for a sample; None when the pool closes."""
+        with self._changed:
+            while not self._closed:
+                if self._round is not None and self._round.tasks:
+                    return self._round, *self._round.tasks.popleft()
+                self._changed.wait()
+        return None
+
+    def _hand_back(self, round: _Round[S], index: int, sample: S) -> None:
+        with self._changed:
+            round.tasks.appendleft((index, sample))
+            self._changed.notify()
+
+    def _share_out(self, function: Callable[[Session, S], R], samples: Iterable[S]) -> Iterator[R]:
+        round = _Round(function)
+        with self._changed:
+            if self._closed:
+                raise EdgesnnError(f"the pool of {self.bundle.name} is closed; open another")
+            self._round = round
+        room = LOOK_AHEAD * len(self._members)
+        feed = enumerate(samples)
+        done: dict[int, R] = {}
+        drawn = given = 0
+        try:
+            self._check_alive(None)
+            while True:
+                while drawn - given < room and (task := next(feed, None)) is not None:
+                    drawn += 1
+                    with self._changed:
+                        round.tasks.append(task)
+                        self._changed.notify()
+                if given == drawn:
+                    return
+                if given in done:
+                    yield done.pop(given)
+                    given += 1
+                    continue
+                answer = round.answers.get()
+                if answer.error is None:
+                    answer.member.samples += 1
+                    done[answer.index] = answer.result
+                elif isinstance(answer.error, LinkLost):
+                    answer.member.lost = True
+                    self._check_alive(answer)
+                else:
+                    raise _named(answer.member, answer.error)
+        finally:
+            with self._changed:
+                if self._round is round:
+                    self._round = None  # what is at work ends for nobody
+
+    def _check_alive(self, loss: _Answer | None) -> None:
+        """Say which board was lost; raise where none is left."""
+        left = sum(not member.lost for member in self._members)
+        if left == 0:
+            if loss is None or loss.error is None:
+                raise LinkLost("every board was lost; open another pool")
+            raise _named(loss.member, loss.error)
+        if loss is not None:
+            others = "the other goes on" if left == 1 else f"the other {left} go on"
+            self._tell(loss.member, f"lost, {others}: {loss.error}")
+
+    def _tell(self, member: _Member, text: str) -> None:
+        if self._say is not None:
+            with self._talk:
+                self._say(f"{member.name}: {text}")
+
+
+def places(ports: Sequence[str], boards: Sequence[str]) -> list[Place]:
+    """(port, board) of each session, in order; with neither, one that the bundle chooses.
+
+    A board is what is on the port in its place; a single one is on every port. Boards beyond the ports are
+    emulated. UsageError where a port is named twice, or it is unclear which board is on it.
+    """
+    twice = next((port for i, port in enumerate(ports) if port in ports[:i]), None)
+    if twice is not None:
+        raise UsageError(f"--port {twice} is named twice; a port has one board")
+    if len(boards) == 1 and ports:
+        return [(port, boards[0]) for port in ports]
+    if 1 < len(boards) < len(ports):
+        raise UsageError(
+            f"{len(ports)} ports and {len(boards)} boards: name one --board for all ports, or one for each"
+        )
+    count = max(len(ports), len(boards), 1)
+    return [
+        (ports[i] if i < len(ports) else None, boards[i] if i < len(boards) else None)
+        for i in range(count)
+    ]
+
+
+def as_pool(boards: Session | Pool) -> Pool:
+    """A pool as it is, a session as a pool of one."""
+    return boards if isinstance(boards, Pool) else Pool.of(boards)
+
+
+def _share(member: _Member) -> Share:
+    engine = member.open().engine
+    if not isinstance(engine, LinkEngine):
+        return Share(member.name, member.samples)
+    counts = {k: getattr(engine, k, 0) for k in ("resent", "damaged", "restarts", "reconnects")}
+    return Share(member.name, member.samples, **counts)
+
+
+def _named(member: _Member, error: BaseException) -> BaseException:
+    """The error with the board's name, where it does not say it."""
+    text, (port, _) = str(error), member.place
+    if not isinstance(error, EdgesnnError) or member.name in text or (port and port in text):
+        return error
+    return type(error)(f"{member.name}: {text}") if member.name else error
