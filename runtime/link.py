@@ -144,8 +144,8 @@ class BoardInfo:
         return BoardInfo(*(api, event, output & ~_STREAMS, *rest, name, streams))
 
 
-class _Port:
-    """Bytes over whatever pyserial opens. Frames are cut at 0x00."""
+class SerialPort:
+    """Bytes over whatever pyserial opens, read in pieces that a byte ends. Errors: EdgesnnError."""
 
     def __init__(self, url: str, baud: int) -> None:
         try:
@@ -177,15 +177,15 @@ class _Port:
         with self._translated():
             self._serial.write(data)
 
-    def read_frame(self, deadline: float) -> bytes | None:
-        """The bytes before the next 0x00 (never none), or None at the deadline (time.monotonic)."""
+    def read_frame(self, deadline: float, end: int = 0x00) -> bytes | None:
+        """The bytes before the next `end` (never none), or None at the deadline (time.monotonic)."""
         while True:
-            end = self._buffer.find(0)
-            if end > 0:
-                data = bytes(self._buffer[:end])
-                del self._buffer[: end + 1]
+            at = self._buffer.find(end)
+            if at > 0:
+                data = bytes(self._buffer[:at])
+                del self._buffer[: at + 1]
                 return data
-            if end == 0:
+            if at == 0:
                 del self._buffer[:1]
                 continue
             left = deadline - time.monotonic()
@@ -291,10 +291,10 @@ class LinkEngine:
         self._stream: StreamInfo | None = None  # while one runs
         self._interrupted = False  # by a sample
         self._begin = self._latest = 0  # of its step under way, of its newest event; microseconds
-        self._port: _Port | None = None
+        self._port: SerialPort | None = None
         try:
             with self._watched():
-                self._port = _Port(port, baud)
+                self._port = SerialPort(port, baud)
                 self._drain(self._port)
             self.info = BoardInfo.parse(self._request(HELLO))
             self._check_info(counter)
@@ -601,7 +601,7 @@ class LinkEngine:
             if not slow:
                 self.link_seconds += time.monotonic() - start
 
-    def _drain(self, port: _Port) -> None:
+    def _drain(self, port: SerialPort) -> None:
         """Read what the line holds from before, until it is quiet; end what was left half sent."""
         port.write(b"\0")
         end = time.monotonic() + self._timeout / _SILENT
@@ -610,7 +610,7 @@ class LinkEngine:
             if frame is not None:
                 self._check_notice(frame, HELLO)
 
-    def _exchange(self, port: _Port, op: int, payload: bytes, slow: bool) -> bytes:
+    def _exchange(self, port: SerialPort, op: int, payload: bytes, slow: bool) -> bytes:
         self._sequence = self._sequence % 255 + 1
         data = encode_frame(Frame(op, self._sequence, payload))
         limit = self._run_timeout if slow else self._timeout
