@@ -191,8 +191,12 @@ class SerialPort:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            with self._translated():
-                self._buffer += self._read(left)
+            self._buffer += self.read(left)
+
+    def read(self, seconds: float) -> bytes:
+        """What comes next, as soon as something does; nothing after so many seconds."""
+        with self._translated():
+            return self._read(seconds)
 
     def _read(self, seconds: float) -> bytes:
         if self._fd is None:
