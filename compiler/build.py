@@ -305,7 +305,9 @@ class _Build:
 
     def _check_ram(self, board: Board) -> None:
         """EdgesnnError where the arena is too much behind any stack: known before code is generated."""
-        least = self.plan.arena_bytes + stream_memory(self.program, self.bounds)
+        streams = self.protocol == "edgesnn"  # the other one takes frames alone
+        least = self.plan.arena_bytes
+        least += stream_memory(self.program, self.bounds) if streams else 0
         least += min(SMALLEST_STACK, board.stack_bytes)
         need = Need("ram", least, board.ram.length, least=True)
         check_fit(self.program.name, board, [need], self._savings(board, None))

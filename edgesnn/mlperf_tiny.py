@@ -1,0 +1,319 @@
+"""MLPerf Tiny's exchange with a board, as the benchmark's runner drives it: top-1 accuracy and latency.
+
+Of each sample: `db load`, its bytes, `infer N W`. The latency of a sample is the time between the two
+`m-lap-us`, divided by N. A spiking net may stop early, so it depends on the sample, and the distribution is
+reported, not the median alone. docs/MLPERF-TINY.md has the protocol and says what the figures are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesnn.data import load
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.files import write_atomic
+from edgesnn.runtime.link import SerialPort
+from edgesnn.runtime.ports import choose_port
+from edgesnn.targets.board import Board, load_board
+from edgesnn.targets.emulator import Emulator
+from edgesnn.targets.errors import EdgesnnError, UsageError
+
+COMMAND_BYTES = 31  # of a frame in one `db`: as many as the runner sends
+_READY = "m-ready"
+_ANSWER = 5.0  # seconds of silence after which a board counts as dead
+_COMPUTE = 600.0  # the same of an `infer`
+_QUIET = 0.2
+_GREETINGS = 4
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Scores of the classes, float64[classes], and the microseconds of one inference of those measured."""
+
+    scores: np.ndarray
+    latency_us: float
+
+    @property
+    def label(self) -> int:
+        return int(self.scores.argmax())
+
+
+class Device:
+    """A board that speaks the protocol, behind an open port.
+
+    said: everything that went over it, in lines; "> " stands before what was sent. Errors: EdgesnnError where
+    the board is silent, refuses a command or answers something else.
+    """
+
+    def __init__(self, port: SerialPort) -> None:
+        self._port = port
+        self.said: list[str] = []
+
+    def greet(self) -> tuple[str, str]:
+        """The names of device and model. Ends the command that another program may have left half said."""
+        for _ in range(_GREETINGS):
+            self._send("")
+            heard = self._line(1.0)
+            while heard is not None:
+                ready = heard == _READY
+                heard = self._line(_QUIET)
+                if heard is None and ready:
+                    name = _one(r"m-name-dut-\[(.*)\]", self.command("name"))
+                    return name, _one(r"m-model-\[(.*)\]", self.command("profile"))
+        raise EdgesnnError(
+            "nobody speaks MLPerf Tiny's protocol on the port; flash the bundle's firmware, check the baud rate"
+        )
+
+    def command(self, words: str, patience: float = _ANSWER) -> list[str]:
+        """Say `words`; the lines of the answer, without m-ready."""
+        self._send(words)
+        lines: list[str] = []
+        while (line := self._line(patience)) != _READY:
+            if line is None:
+                raise EdgesnnError(
+                    f"the board has not answered `{words[:40]}%` for {patience:g} s; reset it"
+                )
+            lines.append(line)
+        for line in lines:
+            if line.startswith("e-["):
+                raise EdgesnnError(f"the board refused `{words[:40]}%`: {line}")
+        return lines
+
+    def load(self, frame: bytes) -> None:
+        """Fill the board's input."""
+        heard = self.command(f"db load {len(frame)}")
+        for at in range(0, len(frame), COMMAND_BYTES):
+            heard = self.command(f"db {frame[at : at + COMMAND_BYTES].hex()}")
+        if "m-load-done" not in heard:
+            raise EdgesnnError("the board has not received the whole frame; check the cable")
+
+    def infer(self, runs: int, warm_up: int) -> Inference:
+        """Time `runs` inferences of what is loaded after `warm_up` others."""
+        lines = self.command(f"infer {runs} {warm_up}", _COMPUTE)
+        begin, end = (int(us) for us in _all(r"m-lap-us-(\d+)", lines, 2))
+        return Inference(_scores(lines), (end - begin) / runs)
+
+    def results(self) -> np.ndarray:
+        """The last scores again, float64[classes]."""
+        return _scores(self.command("results"))
+
+    def _send(self, words: str) -> None:
+        self.said.append(f"> {words}%")
+        self._port.write(f"{words}%".encode())
+
+    def _line(self, patience: float) -> str | None:
+        """The next line that is not empty; None when nothing comes for so many seconds."""
+        while True:
+            data = self._port.read_frame(time.monotonic() + patience, ord("\n"))
+            if data is None:
+                return None
+            line = data.decode("ascii", errors="replace").strip("\r\0")
+            if line:
+                self.said.append(line)
+                return line
+
+
+def _all(pattern: str, lines: Iterable[str], count: int) -> list[str]:
+    """What the pattern's group holds in the `count` lines that it matches."""
+    found = [match[1] for match in (re.fullmatch(pattern, line) for line in lines) if match]
+    if len(found) != count:
+        raise EdgesnnError(f"the board's answer has {len(found)} lines {pattern}, not {count}")
+    return found
+
+
+def _one(pattern: str, lines: Iterable[str]) -> str:
+    return _all(pattern, lines, 1)[0]
+
+
+def _scores(lines: Iterable[str]) -> np.ndarray:
+    words = _one(r"m-results-\[([\d.,]+)\]", lines).split(",")
+    try:
+        return np.array([float(word) for word in words])
+    except ValueError:
+        raise EdgesnnError(f"the board's results are no numbers: {words}") from None
+
+
+@contextmanager
+def connect(bundle: Bundle, port: str | None = None) -> Iterator[tuple[Device, Board | None]]:
+    """The board that runs the bundle's firmware, and its description where it is emulated.
+
+    It is at `port`, else emulated, else looked for among the USB ports. UsageError where the bundle's firmware
+    speaks another protocol, EdgesnnError where the board is silent or runs another model.
+    """
+    if bundle.manifest.get("protocol") != "mlperf-tiny" or bundle.board is None:
+        raise UsageError(
+            f"{bundle.path} does not speak MLPerf Tiny's protocol; compile it with --board NAME "
+            "--protocol mlperf-tiny"
+        )
+    board = bundle.load_board() or load_board(bundle.board)
+    with ExitStack() as stack:
+        emulator = None
+        if port is None and board.emulator is not None and bundle.firmware is not None:
+            emulator = stack.enter_context(Emulator(board, bundle.firmware))
+        url = emulator.url if emulator is not None else port or choose_port(board)
+        wire = SerialPort(url, board.uart.baud)
+        stack.callback(wire.close)
+        device = Device(wire)
+        try:
+            _, model = device.greet()
+            if model != _shown(bundle.name):
+                raise EdgesnnError(
+                    f"the board runs {model}, not {bundle.name}; flash the bundle's firmware"
+                )
+            yield device, board if emulator is not None else None
+        except EdgesnnError:
+            if emulator is not None:
+                emulator.check()  # it may know better
+            raise
+
+
+def _shown(name: str) -> str:
+    """A name as the firmware shows it."""
+    return re.sub(rb"[^!-~]|[\[\]]", b"?", name.encode()).decode()
+
+
+def measure(
+    device: Device, frames: Iterable[bytes], runs: int = 10, warm_up: int = 1
+) -> Iterator[Inference]:
+    """Load and infer each frame (samples as esnn_push_frame takes them)."""
+    for frame in frames:
+        device.load(frame)
+        yield device.infer(runs, warm_up)
+
+
+def report(
+    found: Sequence[Inference], labels: np.ndarray, emulated: Board | None
+) -> dict[str, Any]:
+    """Accuracy (top-1, a fraction), latency in microseconds over the samples, inferences per second.
+
+    emulated: the board whose counter counts instructions; they are told too.
+    """
+    latency = np.array([each.latency_us for each in found])
+    spread = _spread(latency)
+    correct = sum(each.label == y for each, y in zip(found, labels, strict=True))
+    about: dict[str, Any] = {
+        "samples": len(found),
+        "accuracy": correct / len(found),
+        "latency_us": spread,
+        "throughput": 1e6 / spread["median"] if spread["median"] else None,
+    }
+    if emulated is not None and emulated.counter.unit == "instructions":
+        per_us = float(emulated.counter.exact * emulated.counter.hz / 1_000_000)
+        about["instructions"] = {name: us * per_us for name, us in spread.items()}
+    return about
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    """Of one figure a sample."""
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "p90": float(np.percentile(values, 90)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
+
+
+def run(
+    bundle: Path | str,
+    data: str,
+    *,
+    port: str | None = None,
+    samples: int | None = None,
+    runs: int = 10,
+    warm_up: int = 1,
+    out: Path | str | None = None,
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """The whole exchange over the first `samples` of a test split; `out`: a file for all that was said.
+
+    port: of the board; without one it is emulated. What is returned: `report`.
+    """
+    for name, value, least in (("runs", runs, 1), ("warm-up", warm_up, 0), ("samples", samples, 1)):
+        if value is not None and value < least:
+            raise UsageError(f"--{name} is {value}; it is at least {least}")
+    compiled = Bundle.open(bundle)
+    dataset = load(data, "test", data_dir)
+    count = len(dataset) if samples is None else samples
+    if count > len(dataset):
+        raise UsageError(f"the test split of {data} has {len(dataset)} samples, not {count}")
+    with connect(compiled, port) as (device, emulated):
+        little = np.dtype(compiled.input_dtype).newbyteorder("<")
+        frames = (compiled.check_sample(x).astype(little).tobytes() for x in dataset.x[:count])
+        try:
+            found = list(measure(device, frames, runs, warm_up))
+        finally:
+            if out is not None:
+                write_atomic(Path(out), "".join(f"{line}\n" for line in device.said).encode())
+    about = {
+        "model": compiled.name,
+        "board": compiled.board,
+        "data": data,
+        "emulated": emulated is not None,
+    }
+    return {**about, "runs": runs, "warm_up": warm_up, **report(found, dataset.y[:count], emulated)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m edgesnn.mlperf_tiny",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", help="compiled with --board NAME --protocol mlperf-tiny")
+    parser.add_argument("--data", required=True, help="digits, mnist ..., or the path of an .npz")
+    parser.add_argument("--port", help="where the board answers; default: it is emulated")
+    parser.add_argument("--samples", type=int, help="the first N of the test split; default all")
+    parser.add_argument("--runs", type=int, default=10, help="inferences measured per sample (10)")
+    parser.add_argument("--warm-up", type=int, default=1, help="inferences before them (1)")
+    parser.add_argument("--out", help="write all that was said to this file")
+    parser.add_argument("--data-dir", help="where data sets lie; default EDGESNN_DATA")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = vars(parser.parse_args(arguments))
+    as_json = args.pop("json")
+    try:
+        about = run(args.pop("bundle"), args.pop("data"), **args)
+    except EdgesnnError as error:
+        print(f"mlperf_tiny: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    print(json.dumps(about, indent=1) if as_json else _table(about))
+    return 0
+
+
+def _table(about: dict[str, Any]) -> str:
+    emulated = ", emulated" if about["emulated"] else ""
+    rows = [
+        f"{about['model']} on {about['data']}, {about['board']}{emulated}",
+        f"samples              {about['samples']:,}, {about['runs']} inferences each after {about['warm_up']}",
+        f"top-1 accuracy       {100 * about['accuracy']:.2f} %",
+        f"{'':20} {'mean':>12} {'median':>12} {'90 %':>12} {'least':>12} {'most':>12}",
+        _row("latency, us", about["latency_us"], 1),
+    ]
+    if "instructions" in about:
+        rows.append(_row("instructions", about["instructions"], 0))
+        rows.append(
+            "The emulated board's clock counts instructions: the microseconds are no board's."
+        )
+    if about["throughput"] is not None:
+        rows.append(f"inferences per s     {about['throughput']:,.1f} (of the median)")
+    return "\n".join(rows)
+
+
+def _row(name: str, spread: dict[str, float], digits: int) -> str:
+    return f"{name:20} " + " ".join(f"{value:12,.{digits}f}" for value in spread.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
