@@ -22,29 +22,31 @@ MANIFEST = "manifest.json"
 BOARD_FILE = "board.toml"  # a copy of the file that describes the board
 
 
-def check_replaceable(folder: Path) -> None:
+def check_replaceable(
+    folder: Path, marker: str = MANIFEST, form: str = "edgesnn-bundle", what: str = "bundle"
+) -> None:
     """UsageError unless `folder` is new, empty, or an older bundle exactly as it was written.
 
-    A file of somebody else's in it, or one edited by hand, would be lost.
+    A file of somebody else's in it, or one edited by hand, would be lost. marker, form, what: where the list
+    of files is, its "format", and its name to people; a package (compiler/package/) is guarded alike.
     """
-    writable_folder(folder, MANIFEST)
-    if not (folder / MANIFEST).is_file():
+    writable_folder(folder, marker)
+    if not (folder / marker).is_file():
         return
     advice = "choose another --out or move it away"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = dict(manifest["files"]) if manifest["format"] == "edgesnn-bundle" else {}
+        manifest = json.loads((folder / marker).read_text(encoding="utf-8"))
+        files = dict(manifest["files"]) if manifest["format"] == form else {}
         for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
             name = path.relative_to(folder).as_posix()
-            if name != MANIFEST and files.get(name) != sha256(path):
-                what = (
-                    "was edited after compilation" if name in files else "is not part of the bundle"
-                )
-                raise UsageError(f"{path} {what}; {advice}")
+            if name != marker and files.get(name) != sha256(path):
+                changed = "was edited after compilation"
+                told = changed if name in files else f"is not part of the {what}"
+                raise UsageError(f"{path} {told}; {advice}")
     except OSError as e:
         raise EdgesnnError(f"cannot read {folder}: {e.strerror or e}; {advice}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{folder / MANIFEST} is not the manifest of a bundle; {advice}") from None
+        raise UsageError(f"{folder / marker} is not the manifest of a {what}; {advice}") from None
 
 
 _LIMIT = 2**31 - 1  # of every size and count
