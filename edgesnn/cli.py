@@ -40,6 +40,7 @@ EXTRAS = {
     "onnx": "onnx",
     "serial": "boards",
     "cobs": "boards",
+    "pyocd": "boards",
 }
 
 
@@ -1065,49 +1066,212 @@ def targets(*, json: bool = False) -> None:
     )
 
 
-def boards(*, json: bool = False) -> None:
-    """The boards that firmware is built for.
+def flash(
+    bundle: str,
+    *,
+    board: str | None = None,
+    method: str | None = None,
+    volume: str | None = None,
+    probe: str | None = None,
+    port: str | None = None,
+    json: bool = False,
+) -> None:
+    """Write a bundle's firmware to the board it was compiled for (docs/FLASHING.md).
 
     Args:
-        json: Print them as one JSON object.
+        bundle: The folder that `edgesnn compile --board NAME` wrote.
+        board: The same board's file, where it has changed since.
+        method: pyocd (debug probe), uf2 or volume (drives); default: the first that is plugged in.
+        volume: The folder at which the board's drive is mounted, where it is not found by itself.
+        probe: Id of the debug probe, or a part of it, where there are several.
+        port: Serial port on which to ask the board afterwards; default: the one with its USB ids.
+        json: Print what was done as one JSON object.
     """
-    from edgesnn.targets.board import list_boards
+    from edgesnn.flashing import flash_bundle
+    from edgesnn.targets.flash import Choice
 
-    rows: list[dict[str, Any]] = []
-    for b in list_boards():
-        program = b.emulator.program if b.emulator is not None else None
-        rows.append(
-            {
-                "name": b.name,
-                "title": b.title,
-                "target": b.target,
-                "also_runs": list(b.also_runs),
-                "clock_hz": b.clock_hz,
-                "flash_bytes": b.flash.length,
-                "ram_bytes": b.ram.length,
-                "counter": b.counter.unit,
-                "emulator": program,
-                "emulator_found": program is not None and shutil.which(program) is not None,
-            }
-        )
+    with _quiet_stdout(json):
+        report = flash_bundle(bundle, board, Choice(method, volume, probe), port=port, say=_say)
+    if json:
+        return _print_json(report)
+    checked = (
+        "read back and equal" if report["verified"] else "not read back: a drive shows nothing"
+    )
+    rows = [
+        ("written", f"{report['file']}, {report['bytes']:,} bytes of flash; {checked}"),
+        ("through", f"{report['method']}: {report['where']}"),
+    ]
+    if report["answers"]:
+        rows.append(("the board answers", f"on {report['port']}, with this bundle's model"))
+    _pairs(f"{report['model']} on {report['board']}", [*rows, ("next", report["next"])])
+
+
+def monitor(
+    port: str | None = None,
+    *,
+    board: str | None = None,
+    bundle: str | None = None,
+    baud: int | None = None,
+    ask: bool = False,
+    json: bool = False,
+) -> None:
+    """Print what a board says until Ctrl-C; nothing is sent (unless --ask).
+
+    Args:
+        port: A serial device or any URL that pyserial takes; default: the board's, by its USB ids.
+        board: Whose port and bit rate to take.
+        bundle: What the board should run: its board, its model's id, the names of its functions.
+        baud: Bits per second; default the board's, without one 115200.
+        ask: Ask the board once what it runs (HELLO).
+        json: Print one JSON object for everything it says.
+    """
+    import time
+
+    from edgesnn.runtime.bundle import Bundle
+    from edgesnn.runtime.monitor import NOTE, Monitor
+    from edgesnn.runtime.ports import choose_port
+    from edgesnn.targets.board import load_board
+
+    held = None if bundle is None else Bundle.open(Path(bundle))
+    on = load_board(board) if board is not None else held.load_board() if held is not None else None
+    if baud is not None and not 0 < baud <= 10**8:
+        raise UsageError(f"--baud is a number of bits per second, not {baud}")
+    speed = baud or (on.uart.baud if on is not None else 115_200)
+    place = port if port is not None else choose_port(on)
+    with _quiet_stdout(json), Monitor(place, baud=speed, bundle=held, ask=ask) as ear:
+        _say(f"listening on {place} at {speed:,} bits/s; Ctrl-C ends")
+        try:
+            for said in ear.listen():
+                now = time.time()
+                if json:
+                    _print_json({"time": now, "kind": said.kind, "text": said.text})
+                    continue
+                clock = (
+                    f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
+                )
+                (_say if said.kind == NOTE else _out)(f"{clock}  {said.text}")
+        except KeyboardInterrupt:
+            words = ear.words
+            _say(f"{words.frames} frames, {words.lines} lines of text, {words.damaged} damaged")
+
+
+def boards(name: str | None = None, *, json: bool = False) -> None:
+    """The boards that firmware is built for, one's own in EDGESNN_BOARDS too; with a name its details.
+
+    Args:
+        name: One of them, or a board file (.toml).
+        json: Print the board or boards as one JSON object.
+    """
+    from edgesnn.targets.board import list_boards, load_board
+
+    if name is not None:
+        row = _board_row(load_board(name))
+        return _print_json(row) if json else _print_board(row)
+    rows = [_board_row(board) for board in list_boards()]
     if json:
         return _print_json({"boards": rows})
+    heads = ("core", "flash", "RAM", "clock")
+    real = [r for r in rows if r["emulator"] is None]
+    emulated = [r for r in rows if r["emulator"] is not None]
     _grid(
-        ("board", "target", "flash", "RAM", "counts", "emulator", "what"),
+        ("board", *heads, "flashed by", "support run on"),
         [
             (
                 r["name"],
-                ", ".join((r["target"], *r["also_runs"])),
-                f"{r['flash_bytes'] // 1024} KiB",
-                f"{r['ram_bytes'] // 1024} KiB",
-                r["counter"],
-                (r["emulator"] or "none")
-                + (" (not found)" if r["emulator"] and not r["emulator_found"] else ""),
-                r["title"],
+                *_board_cells(r),
+                ", ".join(r["flashing"]["methods"]) if r["flashing"] else "its own tool",
+                r["run_on"] or "not yet: built, linked",
             )
-            for r in rows
+            for r in real
         ],
     )
+    _grid(
+        ("emulated", *heads, "counts", "emulator"),
+        [
+            (
+                r["name"],
+                *_board_cells(r),
+                r["counter"],
+                r["emulator"] + ("" if r["emulator_found"] else " (not found)"),
+            )
+            for r in emulated
+        ],
+    )
+    _out("`edgesnn boards NAME` tells more of one.")
+
+
+def _board_row(board: Any) -> dict[str, Any]:
+    """What a board's file says, as plain values."""
+    from dataclasses import asdict
+
+    program = board.emulator.program if board.emulator is not None else None
+    return {
+        "name": board.name,
+        "title": board.title,
+        "target": board.target,
+        "also_runs": list(board.also_runs),
+        "clock_hz": board.clock_hz,
+        "flash_bytes": board.flash.length,
+        "ram_bytes": board.ram.length,
+        "stack_bytes": board.stack_bytes,
+        "baud": board.uart.baud,
+        "counter": board.counter.unit,
+        "emulator": program,
+        "emulator_found": program is not None and shutil.which(program) is not None,
+        "flashing": None if board.flashing is None else asdict(board.flashing),
+        "usb": None if board.usb is None else asdict(board.usb),
+        "watchdog_ms": None if board.watchdog is None else board.watchdog.most_ms,
+        "run_on": board.run_on,
+        "file": str(board.path),
+    }
+
+
+def _board_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    return (
+        row["target"],
+        f"{row['flash_bytes'] // 1024} KiB",
+        f"{row['ram_bytes'] // 1024} KiB",
+        f"{row['clock_hz'] / 1e6:g} MHz",
+    )
+
+
+def _print_board(row: dict[str, Any]) -> None:
+    core, flash_size, ram, clock = _board_cells(row)
+    flashing, usb = row["flashing"], row["usb"]
+    rows = [
+        ("core", ", ".join((core, *(f"runs {name} too" for name in row["also_runs"])))),
+        ("clock", f"{clock}; an inference is counted in {row['counter']}"),
+        (
+            "memory",
+            f"{flash_size} of flash, {ram} of RAM, {row['stack_bytes']:,} bytes of it stack",
+        ),
+    ]
+    if row["emulator"] is not None:
+        found = "" if row["emulator_found"] else " (not found on PATH)"
+        rows.append(("emulated by", f"{row['emulator']}{found}: `edgesnn run BUNDLE` starts it"))
+    elif flashing is None:
+        rows.append(("flashed by", "its own tool, with firmware.hex, .bin or .elf of the bundle"))
+    else:
+        ways = {
+            "pyocd": f"pyocd (debug probe, chip {flashing['chip']})",
+            "uf2": f"uf2 (drive {flashing['volume'] or 'with INFO_UF2.TXT'})",
+            "volume": f"volume (drive {flashing['volume']}, firmware.{flashing['volume_file']})",
+        }
+        rows.append(("flashed by", ", else ".join(ways[method] for method in flashing["methods"])))
+        if flashing["how"]:
+            rows.append(("with hands", flashing["how"]))
+        if flashing["pack"]:
+            rows.append(("once before", f"pyocd pack install {flashing['chip']}"))
+    wire = [f"{row['baud']:,} bits/s"]
+    if usb is not None:
+        wire += [usb["serial"]] if usb["serial"] else []
+        wire += [f"USB {', '.join(usb['ids'])}"] if usb["ids"] else []
+    if row["emulator"] is None:
+        rows.append(("serial port", "; ".join(wire)))
+        rows.append(("support run on", row["run_on"] or "nothing yet: it builds and links"))
+    if row["watchdog_ms"] is not None:
+        rows.append(("watchdog", f"up to {row['watchdog_ms']:,} ms"))
+    _pairs(f"{row['name']}: {row['title']}", [*rows, ("file", row["file"])])
 
 
 def zoo(name: str | None = None, *, json: bool = False) -> None:
@@ -1176,6 +1340,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
         stream,
         profile,
         inspect,
+        flash,
+        monitor,
         targets,
         boards,
         zoo,

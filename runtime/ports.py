@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from edgesnn.targets.board import Board, list_boards
 from edgesnn.targets.errors import EdgesnnError, UsageError
-
-if TYPE_CHECKING:
-    from edgesnn.targets.board import Board
 
 
 @dataclass(frozen=True)
@@ -59,3 +56,31 @@ def find_port(board: Board, serial: str | None = None) -> str | None:
             f"several ports may be {board.name}'s: {', '.join(map(str, ports))}; choose one with --port"
         )
     return ports[0].device if ports else None
+
+
+def choose_port(board: Board | None) -> str:
+    """The port to listen on: the board's, without one the only port that is some known board's.
+
+    An error that lists the ports where there is none or more than one.
+    """
+    ports = list_ports()
+    if board is not None:
+        found = find_port(board)
+        if found is not None:
+            return found
+        about = board.usb
+        wire = f"; its UART is on: {about.serial}" if about is not None and about.serial else ""
+        raise EdgesnnError(f"no serial port is {board.name}'s{wire}; {_listed(ports)}")
+    known = {usb for each in list_boards() if each.usb is not None for usb in each.usb.ids}
+    candidates = [port for port in ports if port.usb in known]
+    if len(candidates) != 1:
+        some = candidates or ports
+        what = "several boards' ports" if candidates else "no known board's port"
+        raise UsageError(f"there is {what}; {_listed(some)}")
+    return candidates[0].device
+
+
+def _listed(ports: list[Port]) -> str:
+    if not ports:
+        return "there is no port at all: plug the board in with a cable that carries data"
+    return f"name one of: {', '.join(map(str, ports))}"

@@ -49,12 +49,17 @@ HEAVY = {
     "markupsafe": {"edgesnn/profiling/page.py": ""},
     "tvm": {"compiler/tir": ""},
     "onnx": {"compiler/onnx_import": "lazy"},
-    "serial": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
+    "pyocd": {"targets/flash_probe.py": "lazy"},
+    "serial": {
+        "runtime/link.py": "lazy",
+        "runtime/ports.py": "lazy",
+        "runtime/sources.py": "lazy",
+    },
     "cobs": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
 }
 LIGHT = (
     "torch", "sklearn", "kornia", "PIL", "matplotlib", "jinja2", "tvm", "tvm_ffi", "onnx", "serial", "cobs",
-    "scipy",
+    "pyocd", "scipy",
 )  # fmt: skip
 
 

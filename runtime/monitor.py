@@ -1,0 +1,207 @@
+"""Listening to a board: frames of the serial protocol in words, other text as it is; nothing sent unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from edgesnn.runtime import link
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.targets.errors import EdgesnnError
+
+BANNER, FAULT, REPLY, TEXT, DAMAGED, NOTE = "banner", "fault", "reply", "text", "damaged", "note"
+_OPERATIONS = (  # from 1
+    "HELLO", "RESET", "DATA", "EVENTS", "INFER", "STEP", "STEP_NODE", "RESULT", "READ_EVENTS", "READ_STATS",
+    "READ_MEMBRANES", "STACK", "STREAM_RESET", "STREAM_PUSH", "STREAM_EVENTS",
+)  # fmt: skip
+_LONGEST = 600  # bytes of a frame or a line at most, with room; more without an end is noise
+_QUIET = 0.2  # seconds after which an unfinished line is shown
+_AGAIN = 0.3  # seconds between attempts to open a port that has gone
+
+
+@dataclass(frozen=True)
+class Said:
+    """One thing that a board has said, in one line. kind: one of the names above; NOTE is about the port."""
+
+    kind: str
+    text: str
+
+
+class Words:
+    """Bytes from a board in, what they say out. Frames end with 0x00, lines of text with a line feed.
+
+    Every frame of the protocol has its version in its second byte, which is no printable character: so a
+    frame is never taken for text. frames, lines, damaged: how many there were.
+    """
+
+    def __init__(self, bundle: Bundle | None = None) -> None:
+        self.frames = self.lines = self.damaged = 0
+        self._bundle = bundle
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Said]:
+        """What is complete with these bytes."""
+        self._buffer += data
+        at = 0
+        while at < len(self._buffer):
+            if self._buffer[at] == 0:
+                yield from self._piece(self._take(at))
+                at = 0
+            elif self._buffer[at] == 0x0A and _readable(self._buffer[:at]):
+                yield from self._text(self._take(at))
+                at = 0
+            else:
+                at += 1
+        if len(self._buffer) > _LONGEST:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Said]:
+        """What has come without an end."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        if data:
+            yield from self._piece(data)
+
+    def _take(self, end: int) -> bytes:
+        data = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return data
+
+    def _piece(self, data: bytes) -> Iterator[Said]:
+        """What stood before a 0x00 or a silence: a frame, lines of text, or noise."""
+        if not data:
+            return
+        frame = link.decode_frame(data)
+        if frame is not None:
+            self.frames += 1
+            yield self._said(frame)
+            return
+        for line in data.split(b"\n"):
+            if _readable(line):
+                yield from self._text(line)
+            elif line:
+                self.damaged += 1
+                yield Said(DAMAGED, f"{len(line)} bytes that are neither a frame nor text")
+
+    def _text(self, line: bytes) -> Iterator[Said]:
+        text = line.decode("utf-8").rstrip("\r")
+        if text:
+            self.lines += 1
+            yield Said(TEXT, text)
+
+    def _said(self, frame: link.Frame) -> Said:
+        if frame.version != link.PROTOCOL_VERSION:
+            return Said(
+                REPLY,
+                f"a frame of version {frame.version} of the serial protocol, this edgesnn speaks version "
+                f"{link.PROTOCOL_VERSION}; compile the bundle again and flash it",
+            )
+        if frame.op == link.FAULT:
+            return Said(FAULT, self._fault(frame.payload))
+        if frame.op == link.BANNER:
+            if frame.status:
+                return Said(BANNER, f"the model cannot start: status 0x{frame.status:02x}")
+            return Said(BANNER, f"started: {self._info(frame.payload)}")
+        if frame.op == link.UNREADABLE:
+            return Said(REPLY, f"the board could not read a frame: status 0x{frame.status:02x}")
+        number = frame.op & ~link.RESPONSE
+        name = _OPERATIONS[number - 1] if 0 < number <= len(_OPERATIONS) else f"0x{number:02x}"
+        if frame.status:
+            return Said(REPLY, f"{name} {frame.sequence}: refused, status 0x{frame.status:02x}")
+        what = self._info(frame.payload) if name == "HELLO" else f"{len(frame.payload)} bytes"
+        return Said(REPLY, f"{name} {frame.sequence}: {what}")
+
+    def _info(self, payload: bytes) -> str:
+        """*info* of docs/FORMAT.md in words."""
+        try:
+            info = link.BoardInfo.parse(payload)
+        except EdgesnnError:
+            return f"{len(payload)} bytes, too few to say what it runs"
+        text = (
+            f"model {info.name} (id {info.model_id.hex()}), {info.nodes} nodes, {info.classes} classes, "
+            f"at most {info.timesteps} steps, counter {info.counter_hz:,} Hz"
+        )
+        if self._bundle is None:
+            return text
+        same = info.model_id == self._bundle.model_id
+        return f"{text}; {'the' if same else 'NOT the'} model of {self._bundle.path}"
+
+    def _fault(self, payload: bytes) -> str:
+        words = struct.unpack_from(f"<{len(payload) // 4}I", payload)
+        names = ("pc", "lr", "xpsr", "cfsr", "sp")
+        where = " ".join(f"{n} 0x{w:08x}" for n, w in zip(names, words, strict=False))
+        return f"crashed: {where}; reset the board"
+
+
+def _readable(data: bytes | bytearray) -> bool:
+    """Whether these bytes are UTF-8 text without control characters, apart from those of terminals."""
+    try:
+        text = bytes(data).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(c.isprintable() or c in "\t\r\x1b" for c in text)
+
+
+class Monitor:
+    """Listens on a port, whatever pyserial opens; a context manager.
+
+    A port that goes away is waited for. ask: send one HELLO whenever the port is opened; else nothing is ever
+    sent. EdgesnnError where the port cannot be opened at first.
+    """
+
+    def __init__(
+        self, port: str, *, baud: int = 115_200, bundle: Bundle | None = None, ask: bool = False
+    ) -> None:
+        self.words = Words(bundle)
+        self._url, self._baud, self._ask = port, baud, ask
+        self._port: link.SerialPort | None = None
+        self._open()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the port; may be called twice."""
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    def listen(self) -> Iterator[Said]:
+        """What comes, without an end; the caller stops by leaving."""
+        while True:
+            if self._port is None:
+                yield from self._wait()
+            assert self._port is not None
+            try:
+                data = self._port.read(_QUIET)
+            except EdgesnnError as e:
+                self.close()
+                yield from self.words.rest()
+                yield Said(NOTE, f"{e}; waiting for the port")
+                continue
+            yield from self.words.feed(data) if data else self.words.rest()
+
+    def _open(self) -> None:
+        self._port = link.SerialPort(self._url, self._baud)
+        if self._ask:
+            self._port.write(b"\0" + link.encode_frame(link.Frame(link.HELLO, 1)))
+
+    def _wait(self) -> Iterator[Said]:
+        """Until the port can be opened again."""
+        while self._port is None:
+            time.sleep(_AGAIN)
+            with contextlib.suppress(EdgesnnError):
+                self._open()
+        yield Said(NOTE, f"{self._url} is back")
