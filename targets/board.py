@@ -374,12 +374,17 @@ def _region(table: _Table) -> Region:
     return region
 
 
+def _absolute(path: Path) -> Path:
+    """Without `..`, and with links as they are: C files lie beside the link."""
+    return Path(os.path.abspath(path))
+
+
 def _c_files(root: _Table, key: str, names: Iterable[str], path: Path, found: bool) -> list[Path]:
     """Where each is: a name of board support, else beside the board file. found: each must be there."""
     files = []
     for name in names:
         own = BSP_DIR / name
-        file = own if own.is_file() else path.absolute().parent / name
+        file = own if own.is_file() else _absolute(path).parent / name
         if found and not file.is_file():
             raise root.fail(
                 key, f"no such file: {name} (neither in {BSP_DIR} nor in {file.parent})"
@@ -556,7 +561,7 @@ def _board(root: _Table, path: Path, of_bundle: bool) -> Board:
         uart=uart,
         counter=counter,
         sources=sources,
-        path=path.absolute(),
+        path=_absolute(path),
         also_runs=also_runs,
         options=options,
         emulator=emulator,
@@ -591,7 +596,7 @@ def _files() -> dict[str, Path]:
             raise UsageError(f"{BOARDS_VARIABLE} names {folder}, which is not a folder")
         for path in sorted(Path(folder).glob("*.toml")):
             other = found.setdefault(path.stem, path)
-            if other.absolute() != path.absolute():
+            if _absolute(other) != _absolute(path):
                 raise UsageError(
                     f"two boards are called {path.stem}: {other} and {path}; rename your own"
                 )
