@@ -9,7 +9,7 @@ _RP2040_BYTES = 252  # of code, then four of its CRC
 
 
 def boot_crc(code: bytes) -> int:
-    """CRC-32 with the highest bit first, from 0xFFFFFFFF, not inverted at its end (RP2040 datasheet 2.8.1.3.1)."""
+    """CRC-32, highest bit first, from 0xFFFFFFFF, not inverted at its end (RP2040 datasheet 2.8.1.3.1)."""
     crc = 0xFFFFFFFF
     for byte in code:
         crc ^= byte << 24
