@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import select
 import socket
 import stat
@@ -13,8 +14,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from edgesnn.runtime.bundle import Bundle, StreamInfo
     from edgesnn.targets.board import Counter
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 API_VERSION = 3  # ESNN_API_VERSION of esnn.h
 PAYLOAD_BYTES = 64
 SIGNAL_BYTES = 240  # of STREAM_PUSH and STREAM_EVENTS
@@ -44,7 +46,7 @@ _STATUS = {
     5: "payload too short or too long",
     6: "no such node, class or event",
     7: "sequence number 0",
-    8: "last header byte not 0",
+    8: "another session",
     0x11: "bad argument",
     0x12: "arena too small",
     0x13: "model generated for another version of the C core",
@@ -52,13 +54,19 @@ _STATUS = {
     0x15: "wrong kind of input for this model",
 }
 
-_SILENT = 5  # a request without any answer is sent this often
-_DAMAGED = 20  # and one that is followed by nothing but damaged frames this often
+_ERR_SESSION = 8
 _QUIET = 0.05  # seconds after which a line that has spoken counts as quiet
+_MARGINS = 0.05, 0.1  # seconds to wait longer than an answer should take: data, computing
+_FIRST = 0.25, 2.0  # seconds to wait while nothing is known of the board
+_FADE = 0.98  # what the longest round trip seen is still worth at the next
+_PATIENCE = 3  # times `timeout`: a board that says nothing but that it cannot read
+_RESTARTS = 3  # of one sample
+_LOOK = 0.1  # seconds between two looks for a port that is gone
 _STACK_FAULTS = 0x0010_1010  # CFSR: STKOF, STKERR, MSTKERR
+_NMI = 0x0100_0002  # XPSR: Thumb, exception 2. Nothing but a watchdog raises it
 _HEADER = struct.Struct("<4B")
-_HELLO = struct.Struct("<HBB16sIIIHHH")
-_RESULT = struct.Struct("<HBBIIII")
+_HELLO = struct.Struct("<HBB16sIIIHHHB")
+_RESULT = struct.Struct("<HBBIIIII")
 _STEPPED = struct.Struct("<HBBIII")
 _STACK = struct.Struct("<II")
 _STREAMED = struct.Struct("<BB")  # taken, flags; a decision follows where one fell
@@ -68,8 +76,19 @@ _STREAMS = 0x80  # in HELLO, with the bytes of an output membrane
 _NO_LABEL = 0xFFFF
 
 
+_T = TypeVar("_T")
+
+
 class LinkLost(EdgesnnError):
-    """The link has failed, not what came over it: whoever watches the board may know why."""
+    """The board cannot be reached any more, or not for long enough to answer; another may do its work."""
+
+
+class _PortGone(LinkLost):
+    """The port itself has vanished, and may come back."""
+
+
+class _Reset(EdgesnnError):
+    """The board has lost all that it was told."""
 
 
 def _unfit(what: str) -> EdgesnnError:
@@ -88,7 +107,7 @@ def _unpack(layout: struct.Struct, payload: bytes) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: op has bit 7 set in what a board sends; status is 0 in requests."""
+    """One frame: op has bit 7 set in what a board sends; in requests `status` is the session, 1...255."""
 
     op: int
     sequence: int
@@ -133,6 +152,7 @@ class BoardInfo:
     nodes: int
     timesteps: int
     classes: int
+    session: int  # before this greeting, 0: none since the board's reset
     name: str
     streams: bool = False  # it takes a signal
 
@@ -144,10 +164,35 @@ class BoardInfo:
         return BoardInfo(*(api, event, output & ~_STREAMS, *rest, name, streams))
 
 
+class _Pace:
+    """How long to wait for the answer to one kind of request before it is sent again, in seconds.
+
+    Twice the longest round trip seen lately, and a margin: a frame that comes too early costs its time, and a
+    board that computes does not read. Only requests sent once are measured, as nobody knows which copy was
+    answered (Karn); until the next of them, a wait in vain doubles the next wait.
+    """
+
+    def __init__(self, first: float, margin: float, most: float) -> None:
+        self.wait = min(first, most)
+        self.mean = _QUIET  # of the round trips
+        self._longest = 0.0
+        self._margin, self._most = margin, most
+
+    def saw(self, seconds: float) -> None:
+        """A round trip of a request sent once."""
+        self.mean += (seconds - self.mean) / 8
+        self._longest = max(seconds, _FADE * self._longest)
+        self.wait = min(2 * self._longest + self._margin, self._most)
+
+    def silent(self) -> None:
+        """Nothing came."""
+        self.wait = min(2 * self.wait, self._most)
+
+
 class SerialPort:
     """Bytes over whatever pyserial opens, read in pieces that a byte ends. Errors: EdgesnnError."""
 
-    def __init__(self, url: str, baud: int) -> None:
+    def __init__(self, url: str, baud: int, write_timeout: float = 10.0) -> None:
         try:
             import serial
         except ImportError:
@@ -158,9 +203,11 @@ class SerialPort:
         self.url = url
         self._buffer = bytearray()
         try:
-            self._serial: Any = serial.serial_for_url(url, baudrate=baud, timeout=0, exclusive=True)
+            self._serial: Any = serial.serial_for_url(
+                url, baudrate=baud, timeout=0, write_timeout=write_timeout, exclusive=True
+            )
         except Exception as e:  # a URL's handler lets through whatever its own parsing raises
-            raise LinkLost(_why_not_open(url, e)) from None
+            raise _PortGone(_why_not_open(url, e)) from None
         self._errors = (serial.SerialException, OSError)
         # pyserial reads a socket byte by byte; with its descriptor, read at once what has come.
         try:
@@ -178,7 +225,11 @@ class SerialPort:
             self._serial.write(data)
 
     def read_frame(self, deadline: float, end: int = 0x00) -> bytes | None:
-        """The bytes before the next `end` (never none), or None at the deadline (time.monotonic)."""
+        """The bytes before the next `end` (never none), or None at the deadline (time.monotonic).
+
+        What has come by then is read in any case, however late this process is.
+        """
+        late = False
         while True:
             at = self._buffer.find(end)
             if at > 0:
@@ -188,10 +239,15 @@ class SerialPort:
             if at == 0:
                 del self._buffer[:1]
                 continue
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if late:
                 return None
-            self._buffer += self.read(left)
+            left = deadline - time.monotonic()
+            late = left <= 0
+            self._buffer += self.read(max(left, 0))
+
+    def forget(self) -> None:
+        """Drop a frame that stopped half way."""
+        self._buffer.clear()
 
     def read(self, seconds: float) -> bytes:
         """What comes next, as soon as something does; nothing after so many seconds."""
@@ -206,7 +262,7 @@ class SerialPort:
             return b""
         data = os.read(self._fd, 4096)
         if not data:
-            raise LinkLost(f"the other end of {self.url} has closed the link; start it again")
+            raise _PortGone(f"the other end of {self.url} has closed the link; start it again")
         return data
 
     @contextlib.contextmanager
@@ -214,7 +270,7 @@ class SerialPort:
         try:
             yield
         except self._errors as e:
-            raise LinkLost(
+            raise _PortGone(
                 f"the link on {self.url} has broken ({e}); check cable and board"
             ) from None
 
@@ -255,21 +311,49 @@ def _why_not_open(url: str, error: Exception) -> str:
     return f"cannot open port {url} ({text}); {_PORTS}"
 
 
+def _function_at(elf: Path | None, address: int) -> str | None:
+    """The function of `elf` at an address; None without the file, its symbols or pyelftools."""
+    try:
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.elffile import ELFFile
+    except ImportError:
+        return None
+    if elf is None:
+        return None
+    try:
+        with elf.open("rb") as f:
+            table = ELFFile(f).get_section_by_name(".symtab")
+            for symbol in table.iter_symbols() if table is not None else ():
+                start = symbol["st_value"] & ~1  # bit 0: Thumb
+                if (
+                    symbol["st_info"]["type"] == "STT_FUNC"
+                    and 0 <= address - start < symbol["st_size"]
+                ):
+                    return str(symbol.name)
+    except (OSError, ELFError):
+        pass
+    return None
+
+
 class LinkEngine:
     """Runs the bundle's model on the board at `port`, whatever pyserial's serial_for_url takes.
 
-    timeout: seconds of silence, in which a request is sent five times, after which the board counts
-    as dead; run_timeout: the same for requests that compute. counter: the one that the board's file
-    describes; a board that counts at another rate is refused. watch is called when the board is
-    silent or gone and may raise a better explanation (Emulator.check). A frame that is lost or
-    damaged is sent again under its sequence number, so that the board never executes it twice.
-    Every failure is an EdgesnnError, of a port that cannot be one a UsageError.
+    timeout: seconds without a sound frame after which the board counts as dead; run_timeout: the same for
+    requests that compute. counter: the one that the board's file describes; a board that counts at another
+    rate is refused. watch is called when the board is silent or gone and may raise a better explanation
+    (Emulator.check). Every failure is an EdgesnnError, of a port that cannot be one a UsageError.
+
+    A frame that is lost or damaged is sent again under its sequence number, so that the board never executes it
+    twice. A board that was reset, or whose port was gone for less than `reconnect` seconds, is greeted again
+    and runs the sample again from its start, three times at most; each sample is answered once. A stream ends
+    there with an error that says how far the signal was taken. `say` is told of each such event, in one line.
 
     Of a model with a stream it is a SignalEngine too. A sample in between ends a stream of events, as
     the board has one set of membranes.
 
-    link_seconds: wall-clock seconds spent so far on requests that only move data. resent: frames
-    sent more than once. info: what the board said of itself.
+    link_seconds: wall-clock seconds spent so far on requests that only move data. info: what the board said of
+    itself. Counters: resent, frames sent again; damaged, frames unreadable here or there; restarts, samples
+    begun again; reconnects, times that the port came back.
     """
 
     name = "board"
@@ -282,26 +366,33 @@ class LinkEngine:
         baud: int = 115_200,
         timeout: float = 10.0,
         run_timeout: float = 120.0,
+        reconnect: float = 30.0,
         counter: Counter | None = None,
         watch: Callable[[], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._bundle = bundle
+        self._url, self._baud = port, baud
         self._timeout = timeout
         self._run_timeout = run_timeout
+        self._reconnect = reconnect
+        self._counter = counter
         self._watch = watch
-        self._sequence = 0
+        self._say = say or (lambda line: None)
+        self._paces: dict[int, _Pace] = {}
+        self._sequence = self._session = self._inferences = 0
         self.link_seconds = 0.0
-        self.resent = 0
+        self.resent = self.damaged = self.restarts = self.reconnects = 0
         self._stream: StreamInfo | None = None  # while one runs
-        self._interrupted = False  # by a sample
+        self._ended: EdgesnnError | None = None  # why it does no longer
         self._begin = self._latest = 0  # of its step under way, of its newest event; microseconds
+        self._taken = 0  # of the signal: bytes of rows, microseconds of events
         self._port: SerialPort | None = None
+        self._closed = self._greeted = False
         try:
             with self._watched():
-                self._port = SerialPort(port, baud)
-                self._drain(self._port)
-            self.info = BoardInfo.parse(self._request(HELLO))
-            self._check_info(counter)
+                self._port = self._open()
+            self._greet()
         except BaseException:
             self.close()
             raise
@@ -319,12 +410,20 @@ class LinkEngine:
 
     def close(self) -> None:
         """Close the port; may be called twice."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        self._greeted = False
         if self._port is not None:
             self._port.close()
             self._port = None
 
     def infer(self, sample: np.ndarray) -> Decision:
         """One inference, timed by the board's counter."""
+        return self._whole(lambda: self._infer(sample))
+
+    def _infer(self, sample: np.ndarray) -> Decision:
         steps = self._load(sample)
         if steps is None:
             return self._decision(self._request(INFER, slow=True))
@@ -332,7 +431,7 @@ class LinkEngine:
         for addresses in steps:
             self._push(addresses)
             result = self._request(STEP, slow=True)
-            _, decided, _, _, step_ticks, _, _ = _unpack(_RESULT, result)
+            _, decided, _, _, step_ticks, *_ = _unpack(_RESULT, result)
             ticks += step_ticks
             if decided:
                 return replace(self._decision(result), ticks=ticks)
@@ -340,13 +439,16 @@ class LinkEngine:
 
     def trace(self, sample: np.ndarray) -> Trace:
         """One inference node by node, with every event."""
-        rows: list[list[np.ndarray]] = []
-        decision = self._stepped(sample, rows)
-        return Trace(decision, rows)
+
+        def run() -> Trace:
+            rows: list[list[np.ndarray]] = []
+            return Trace(self._stepped(sample, rows), rows)
+
+        return self._whole(run)
 
     def profile(self, sample: np.ndarray) -> Decision:
         """One inference with node_ticks, int64[nodes]: ticks in each node over all steps."""
-        return self._stepped(sample, None)
+        return self._whole(lambda: self._stepped(sample, None))
 
     def start_stream(self) -> None:
         """Forget everything: time 0."""
@@ -355,9 +457,9 @@ class LinkEngine:
             raise UsageError(f"{self._bundle.name} has no stream: it takes whole samples")
         if not self.info.streams:
             raise _unfit("its firmware takes no signal")
-        self._request(STREAM_RESET)
-        self._stream, self._interrupted = stream, False
-        self._begin = self._latest = 0
+        self._whole(lambda: self._request(STREAM_RESET))
+        self._stream, self._ended = stream, None
+        self._begin = self._latest = self._taken = 0
 
     def push(self, chunk: np.ndarray) -> list[TimedDecision]:
         """What falls while `chunk` comes in: see SignalEngine."""
@@ -365,12 +467,14 @@ class LinkEngine:
         if stream.step_us is None:
             rows = stream.check_rows(chunk)
             data = rows.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes()
-            return self._push_rows(stream, data)
+            with self._of_stream():
+                return self._push_rows(stream, data)
         units = math.prod(self._bundle.input_shape)
         events = stream.check_events(chunk, units, begin=self._begin, latest=self._latest)
         if not len(events):
             return []
-        out = self._push_events(stream, events)
+        with self._of_stream():
+            out = self._push_events(stream, events)
         self._latest = int(events[-1, 0])
         self._begin = self._latest // stream.step_us * stream.step_us
         return out
@@ -385,26 +489,123 @@ class LinkEngine:
             return []
         out: list[TimedDecision] = []
         more = True
-        while more:
-            _, flags, reply = self._streamed(STREAM_EVENTS, struct.pack("<Q", end), 0)
-            if flags & _DECIDED:
-                out.append(self._timed(stream, reply))
-            more = bool(flags & (_DECIDED | _MORE))
-        self._begin = end
+        with self._of_stream():
+            while more:
+                _, flags, reply = self._streamed(STREAM_EVENTS, struct.pack("<Q", end), 0)
+                if flags & _DECIDED:
+                    out.append(self._timed(stream, reply))
+                more = bool(flags & (_DECIDED | _MORE))
+        self._begin = self._taken = end
         return out
 
     def stack_high_water(self) -> int:
         """Most bytes of stack in use at once since the board was reset."""
-        used, _ = _unpack(_STACK, self._request(STACK))
+        used, _ = _unpack(_STACK, self._whole(lambda: self._request(STACK)))
         return int(used)
+
+    def _whole(self, run: Callable[[], _T]) -> _T:
+        """What run() returns; from its start again where the board is reset or its port gone meanwhile."""
+        why = ""
+        for restart in range(_RESTARTS + 1):
+            try:
+                self._ready()
+                return run()
+            except (_Reset, _PortGone) as e:
+                why = str(e)
+                self._lost(e)
+                if isinstance(e, _PortGone) and self._reconnect <= 0:
+                    raise
+                if restart < _RESTARTS:
+                    self.restarts += 1
+                    self._say(f"{why}; what was under way is run again")
+            except BaseException:
+                self._greeted = False  # nobody knows how far the board has come
+                raise
+        raise LinkLost(
+            f"{why}, {_RESTARTS + 1} times in one sample; check its power, and its watchdog's time"
+        )
+
+    @contextlib.contextmanager
+    def _of_stream(self) -> Iterator[None]:
+        """What is lost of a stream cannot be told again: it ends, with the time up to which it was taken."""
+        try:
+            yield
+        except (_Reset, _PortGone) as e:
+            self._lost(e)
+            assert self._ended is not None
+            raise self._ended from None
+
+    def _lost(self, why: EdgesnnError) -> None:
+        """The board knows nothing any more, its port may be gone; a stream has ended."""
+        self._greeted = False
+        if isinstance(why, _PortGone):
+            self._drop()
+        if self._stream is not None:
+            time, unit = self._taken, "us"
+            if self._stream.step_us is None:
+                assert self._stream.dtype is not None
+                time //= self._stream.values * np.dtype(self._stream.dtype).itemsize
+                unit = "samples" if self._stream.source == "sound" else "rows"
+            text = (
+                f"{why}: the stream has ended after {time} {unit} ({self._stream.seconds(time):g} s); "
+                "begin another with start_stream()"
+            )
+            lost = isinstance(why, LinkLost)
+            self._stream, self._ended = None, LinkLost(text) if lost else EdgesnnError(text)
+
+    def _ready(self) -> None:
+        """A board that is greeted, behind a port that is open."""
+        if self._closed:
+            raise EdgesnnError("the link is closed")
+        if self._port is None:
+            self._reopen()
+        if not self._greeted:
+            self._greet()
+
+    def _open(self) -> SerialPort:
+        port = SerialPort(self._url, self._baud, self._timeout)
+        try:
+            self._drain(port)
+        except BaseException:
+            port.close()
+            raise
+        return port
+
+    def _reopen(self) -> None:
+        """Wait for the port to come back."""
+        self._say(f"port {self._url} is gone; waiting {self._reconnect:g} s for it to come back")
+        end = time.monotonic() + self._reconnect
+        while self._port is None:
+            try:
+                with self._watched():
+                    self._port = self._open()
+            except _PortGone as e:
+                if time.monotonic() >= end:
+                    raise LinkLost(
+                        f"port {self._url} has not come back within {self._reconnect:g} s ({e})"
+                    ) from None
+                time.sleep(_LOOK)
+        self.reconnects += 1
+        self._say(f"port {self._url} is back")
+
+    def _greet(self) -> None:
+        """Begin a session with the board, and see that it is the bundle's."""
+        for _ in range(_RESTARTS):
+            # Never the one before: what is left of that on the line is refused.
+            self._session = (self._session + secrets.randbelow(254)) % 255 + 1
+            self.info = BoardInfo.parse(self._request(HELLO))
+            # Equal: the greeting came twice, or another program had drawn the same; both end with the next.
+            if self.info.session != self._session:
+                break
+        self._check_info(self._counter)
+        self._inferences = 0
+        self._greeted = True
 
     def _streaming(self) -> StreamInfo:
         """The stream that runs; the first push starts it."""
         if self._stream is None:
-            if self._interrupted:
-                raise UsageError(
-                    "the sample in between has ended the stream; begin another with start_stream()"
-                )
+            if self._ended is not None:
+                raise self._ended.with_traceback(None)
             self.start_stream()
         assert self._stream is not None
         return self._stream
@@ -418,6 +619,7 @@ class LinkEngine:
             if taken == 0:
                 raise _unfit("no byte of a signal taken")
             at += taken
+            self._taken += taken
             if flags & _DECIDED:
                 out.append(self._timed(stream, reply))
         return out
@@ -441,6 +643,8 @@ class LinkEngine:
             request = struct.pack("<Q", base) + part.tobytes()
             taken, flags, reply = self._streamed(STREAM_EVENTS, request, len(part))
             at += taken
+            if taken:
+                self._taken = int(times[at - 1])
             if flags & _DECIDED:
                 out.append(self._timed(stream, reply))
         return out
@@ -478,7 +682,10 @@ class LinkEngine:
         """Send a frame of samples; of an event input return the addresses of each step instead."""
         array = np.asarray(self._bundle.check_sample(sample))
         if self._stream is not None and self._stream.step_us is not None:
-            self._stream, self._interrupted = None, True  # it held the membranes
+            self._stream = None  # it held the membranes
+            self._ended = UsageError(
+                "the sample in between has ended the stream; begin another with start_stream()"
+            )
         if self._bundle.input_kind == "events":
             self._request(RESET)
             return [np.flatnonzero(step).astype("<u4") for step in array.reshape(len(array), -1)]
@@ -538,9 +745,12 @@ class LinkEngine:
         return bytes(data)
 
     def _decision(self, result: bytes) -> Decision:
-        label, decided, exited, step, ticks, _, _ = _unpack(_RESULT, result)
+        label, decided, exited, step, ticks, _, _, count = _unpack(_RESULT, result)
         if not decided:
             raise _unfit(f"decided: {decided}, class {label}, step {step}")
+        if count != self._inferences + 1:
+            raise _unfit(f"inference {count} of this session where {self._inferences + 1} is due")
+        self._inferences = count
         head = result[_RESULT.size :]
         return self._finished(label, step, self.info.timesteps, bool(exited), head, ticks)
 
@@ -608,42 +818,59 @@ class LinkEngine:
     def _drain(self, port: SerialPort) -> None:
         """Read what the line holds from before, until it is quiet; end what was left half sent."""
         port.write(b"\0")
-        end = time.monotonic() + self._timeout / _SILENT
-        while (raw := port.read_frame(min(end, time.monotonic() + _QUIET))) is not None:
-            frame = decode_frame(raw)
+        end = time.monotonic() + self._timeout / 5
+        now = time.monotonic()
+        while now < end and (raw := port.read_frame(min(end, now + _QUIET))) is not None:
+            frame, now = decode_frame(raw), time.monotonic()
             if frame is not None:
                 self._check_notice(frame, HELLO)
 
+    def _pace(self, op: int, slow: bool) -> _Pace:
+        """That of the requests that only move data, or of this one that computes."""
+        most = self._timeout / 5
+        if slow and op not in (STREAM_PUSH, STREAM_EVENTS):  # few of them compute for long
+            most = self._run_timeout / 5
+        kind = op if slow else HELLO
+        return self._paces.setdefault(kind, _Pace(_FIRST[slow], _MARGINS[slow], most))
+
     def _exchange(self, port: SerialPort, op: int, payload: bytes, slow: bool) -> bytes:
         self._sequence = self._sequence % 255 + 1
-        data = encode_frame(Frame(op, self._sequence, payload))
+        data = encode_frame(Frame(op, self._sequence, payload, self._session))
+        pace, quick = self._pace(op, slow), self._pace(HELLO, False)
+        line = 10 * (len(data) + PAYLOAD_BYTES) / self._baud  # seconds to move both frames
         limit = self._run_timeout if slow else self._timeout
-        wait = limit / _SILENT
-        if op in (STREAM_PUSH, STREAM_EVENTS):  # few of them compute for long
-            wait = min(wait, self._timeout / _SILENT)
-        silent = harmed = damaged = 0
-        while silent < round(limit / wait) and harmed < _DAMAGED:
-            if silent + harmed > 0:
+        start = heard = now = time.monotonic()
+        damaged, again = 0, False
+        while now < min(heard + limit, start + _PATIENCE * limit):
+            if again:
                 self.resent += 1
-                port.write(b"\0")  # the board may wait for a 0x00 that was lost
-            port.write(data)
-            deadline = end = time.monotonic() + wait
+                port.forget()
+            # The board may wait for a 0x00 that was lost.
+            port.write(b"\0" + data if again else data)
+            sent = time.monotonic()
+            end = deadline = min(sent + line + pace.wait, heard + limit)
             before = damaged
             while (raw := port.read_frame(deadline)) is not None:
-                frame = decode_frame(raw)
+                frame, now = decode_frame(raw), time.monotonic()
+                if frame is not None and frame.op & RESPONSE:  # no echo
+                    heard = now
                 if frame is None or frame.op == UNREADABLE:
                     damaged += 1
+                    # It may be an old one, with the answer behind it.
+                    deadline = min(end, now + line + min(2 * quick.mean, _QUIET))
                 else:
                     self._check_notice(frame, op)
                     if self._answers(frame, op):
+                        if not again:
+                            pace.saw(now - sent)
+                        self.damaged += damaged
                         return frame.payload
-                # Behind a damaged frame, which may be an old one, the answer may follow.
-                if damaged > before:
-                    deadline = min(end, time.monotonic() + _QUIET)
-            if time.monotonic() < end:
-                harmed += 1
-            else:
-                silent += 1
+                if now > end + limit:  # a line that is never quiet
+                    break
+            if damaged == before:
+                pace.silent()
+            again, now = True, time.monotonic()
+        self.damaged += damaged
         if damaged:
             raise LinkLost(
                 f"no readable answer on {port.url} ({damaged} damaged frames); check the cable, "
@@ -662,15 +889,7 @@ class LinkEngine:
                 f"version {PROTOCOL_VERSION}; compile the bundle again and flash its firmware"
             )
         if frame.op == FAULT:
-            words = struct.unpack_from(f"<{len(frame.payload) // 4}I", frame.payload)
-            names = ("pc", "lr", "xpsr", "cfsr", "sp")
-            where = " ".join(f"{n}=0x{w:08x}" for n, w in zip(names, words, strict=False))
-            if len(words) > 3 and words[3] & _STACK_FAULTS:
-                raise EdgesnnError(
-                    f"the firmware has outgrown its stack ({where}); raise stack_bytes in the board's "
-                    "file, compile again and reset the board"
-                )
-            raise EdgesnnError(f"the firmware has crashed ({where}); reset the board")
+            self._check_fault(frame.payload, op)
         if frame.op == BANNER:
             if frame.status:
                 why = _STATUS.get(frame.status, f"status {frame.status}")
@@ -679,12 +898,39 @@ class LinkEngine:
                     "compile the bundle again and flash its firmware"
                 )
             if op != HELLO:
-                raise EdgesnnError("the board was reset in the middle of its work; run again")
+                raise _Reset(f"the board on {self._url} was reset")
+
+    def _check_fault(self, payload: bytes, op: int) -> None:
+        """Raise what has stopped the processor, and where."""
+        words = struct.unpack_from(f"<{len(payload) // 4}I", payload)
+        names = ("pc", "lr", "xpsr", "cfsr", "sp")
+        found = [_function_at(self._bundle.firmware, word & ~1) for word in words[:2]]
+        where = " ".join(
+            f"{name}=0x{word:08x}" + (f" {function}" if function else "")
+            for name, word, function in zip(names, words, [*found, None, None, None], strict=False)
+        )
+        place = f" in {found[0]}" if found and found[0] else ""
+        if len(words) > 2 and words[2] & (_NMI | 0x1FF) == _NMI:
+            if op == HELLO:  # it takes its time until it bites
+                return
+            raise _Reset(f"the firmware hangs{place} ({where}), its watchdog resets the board")
+        if len(words) > 3 and words[3] & _STACK_FAULTS:
+            raise EdgesnnError(
+                f"the firmware has outgrown its stack{place} ({where}); raise stack_bytes in the board's "
+                "file, compile again and reset the board"
+            )
+        raise EdgesnnError(f"the firmware has crashed{place} ({where}); reset the board")
 
     def _answers(self, frame: Frame, op: int) -> bool:
         """Whether a sound frame is the response that is waited for; raises what it refuses."""
         if frame.sequence != self._sequence or frame.op != op | RESPONSE:
             return False  # late answer to a frame that was sent twice
+        if frame.status == _ERR_SESSION:
+            if frame.payload == b"\0":
+                raise _Reset(f"the board on {self._url} was reset")
+            raise EdgesnnError(
+                f"another program uses the board on {self._url}; close that one first"
+            )
         if frame.status:
             why = _STATUS.get(frame.status, f"status {frame.status}")
             raise EdgesnnError(f"the board refused operation 0x{op:02x}: {why}")

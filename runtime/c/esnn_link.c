@@ -68,8 +68,9 @@ static int32_t unstuff(uint8_t *bytes, uint32_t count) {
   return (int32_t)to;
 }
 
-/* api version, widths, id, sizes, counter and name of the model: the payload of HELLO and of the banner. */
-static uint32_t describe(uint8_t *at, const esnn_model *model, const esnn_link_port *port) {
+/* api version, widths, id, sizes, counter, session so far and name of the model: the payload of HELLO and of the
+ * banner. */
+static uint32_t describe(const esnn_link *link, const esnn_model *model, uint8_t *at) {
   const uint8_t *start = at;
   at = esnn_link_put16(at, model->api_version);
   *at++ = (uint8_t)model->event_bytes;
@@ -82,11 +83,12 @@ static uint32_t describe(uint8_t *at, const esnn_model *model, const esnn_link_p
     *at++ = model->id[i];
   }
   at = esnn_link_put32(at, model->input_bytes);
-  at = esnn_link_put32(at, port->counter_hz);
-  at = esnn_link_put32(at, port->stack_bytes);
+  at = esnn_link_put32(at, link->port->counter_hz);
+  at = esnn_link_put32(at, link->port->stack_bytes);
   at = esnn_link_put16(at, model->node_count);
   at = esnn_link_put16(at, model->timesteps);
   at = esnn_link_put16(at, model->classes);
+  *at++ = link->session;
   uint32_t used = (uint32_t)(at - start);
   for (const char *c = model->name; *c != '\0' && used < ESNN_LINK_PAYLOAD; ++c, ++used) {
     *at++ = (uint8_t)*c;
@@ -94,7 +96,7 @@ static uint32_t describe(uint8_t *at, const esnn_model *model, const esnn_link_p
   return used;
 }
 
-/* Decision, ticks, totals and as many output membranes as fit: the payload of INFER, STEP and RESULT. */
+/* Decision, ticks, totals, number and as many output membranes as fit: the payload of INFER, STEP and RESULT. */
 static uint32_t decision(const esnn_link *link, uint8_t *at) {
   const uint8_t *start = at;
   const esnn_model *model = link->ctx->model;
@@ -115,6 +117,7 @@ static uint32_t decision(const esnn_link *link, uint8_t *at) {
   at = esnn_link_put32(at, link->ticks);
   at = esnn_link_put32(at, total.events);
   at = esnn_link_put32(at, total.sops);
+  at = esnn_link_put32(at, link->inferences);
   uint32_t used = (uint32_t)(at - start);
   for (uint32_t k = 0; k < model->classes && used + 4u <= ESNN_LINK_PAYLOAD; ++k, used += 4u) {
     int32_t value;
@@ -140,14 +143,18 @@ static uint32_t events(const esnn_link *link, uint32_t first, uint8_t *at, uint3
   return used;
 }
 
-/* Step by step rather than esnn_run, so that the counter is read before it can wrap unseen. */
-static int32_t infer(esnn_link *link) {
+/* Run a node, a step, or steps until the decision: step by step rather than esnn_run, so that the counter is read
+ * before it can wrap unseen. A decision is counted. */
+static int32_t compute(esnn_link *link, uint32_t op) {
   int32_t code;
   link->port->ticks_start();
   do {
-    code = esnn_step(link->ctx);
+    code = op == ESNN_LINK_STEP_NODE ? esnn_step_node(link->ctx) : esnn_step(link->ctx);
     link->ticks = link->port->ticks();
-  } while (code == ESNN_OK);
+  } while (op == ESNN_LINK_INFER && code == ESNN_OK);
+  if (code == ESNN_DECIDED) {
+    ++link->inferences;
+  }
   return code;
 }
 
@@ -199,7 +206,7 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
   }
   switch (op) {
     case ESNN_LINK_HELLO:
-      *used = describe(out, model, link->port);
+      *used = describe(link, model, out);
       break;
     case ESNN_LINK_RESET:
       code = esnn_reset(ctx);
@@ -212,22 +219,14 @@ static uint32_t execute(esnn_link *link, uint32_t op, const uint8_t *in, uint32_
       break;
     case ESNN_LINK_INFER:
     case ESNN_LINK_STEP:
-      if (op == ESNN_LINK_INFER) {
-        code = infer(link);
-      } else {
-        link->port->ticks_start();
-        code = esnn_step(ctx);
-        link->ticks = link->port->ticks();
-      }
+      code = compute(link, op);
       if (code >= 0) {
         *used = decision(link, out);
       }
       break;
     case ESNN_LINK_STEP_NODE: {
       uint32_t node = ctx->node;
-      link->port->ticks_start();
-      code = esnn_step_node(ctx);
-      link->ticks = link->port->ticks();
+      code = compute(link, op);
       if (code >= 0) {
         uint8_t *at = esnn_link_put16(out, node);
         *at++ = code == ESNN_DECIDED ? 1u : 0u;
@@ -303,12 +302,15 @@ static uint32_t answer(esnn_link *link, uint32_t count) {
   if (op < ESNN_LINK_HELLO || op > ESNN_LINK_LAST_OP) {
     return notice(link, 0u, ESNN_LINK_UNREADABLE, ESNN_LINK_ERR_OP, 0u);
   }
+  uint8_t session = link->in[3];
+  int stranger = session == 0u || (op != ESNN_LINK_HELLO && session != link->session);
   uint32_t refused = link->in[0] != ESNN_LINK_VERSION ? ESNN_LINK_ERR_VERSION
                      : sequence == 0u                 ? ESNN_LINK_ERR_SEQUENCE
-                     : link->in[3] != 0u              ? ESNN_LINK_ERR_RESERVED
+                     : stranger                       ? ESNN_LINK_ERR_SESSION
                                                       : ESNN_LINK_OK;
   if (refused != ESNN_LINK_OK) {
-    return notice(link, sequence, op | ESNN_LINK_RESPONSE, refused, 0u);
+    link->notice[1u + ESNN_LINK_HEADER] = link->session;
+    return notice(link, sequence, op | ESNN_LINK_RESPONSE, refused, refused == ESNN_LINK_ERR_SESSION ? 1u : 0u);
   }
   /* A new host may begin with the number that the last one ended with: HELLO is never taken from memory. */
   if (op == ESNN_LINK_HELLO || sequence != link->sequence) {
@@ -318,6 +320,10 @@ static uint32_t answer(esnn_link *link, uint32_t count) {
     head(link->reply, sequence, op | ESNN_LINK_RESPONSE, status);
     link->reply_bytes = seal(link->reply, used);
     link->sequence = (uint8_t)sequence;
+    if (op == ESNN_LINK_HELLO && status == ESNN_LINK_OK && session != link->session) {
+      link->session = session; /* a HELLO that comes twice begins one session */
+      link->inferences = 0u;
+    }
   }
   link->out = link->reply;
   return link->reply_bytes;
@@ -330,6 +336,8 @@ void esnn_link_init(esnn_link *link, esnn_ctx *ctx, const esnn_link_port *port) 
   link->received = 0u;
   link->reply_bytes = 0u;
   link->ticks = 0u;
+  link->inferences = 0u;
+  link->session = 0u;
   link->sequence = 0u;
 }
 
@@ -342,7 +350,7 @@ void esnn_link_bind(esnn_link *link, struct esnn_stream *stream) {
 #endif
 
 uint32_t esnn_link_banner(esnn_link *link, const esnn_model *model, int32_t status) {
-  uint32_t payload = describe(link->notice + 1u + ESNN_LINK_HEADER, model, link->port);
+  uint32_t payload = describe(link, model, link->notice + 1u + ESNN_LINK_HEADER);
   return notice(link, 0u, ESNN_LINK_BANNER, esnn_link_core_status(status), payload);
 }
 

@@ -2,7 +2,8 @@
  *
  * Feed every received byte to esnn_link_receive and send what it asks for. One request, one response; a
  * request that comes again under the sequence number of the last one is answered from memory, not executed
- * again. Whatever arrives, the link is ready for the next frame after the next 0x00.
+ * again. HELLO begins a session; a request of another session is refused. Whatever arrives, the link is ready
+ * for the next frame after the next 0x00.
  *
  * Of a model with a stream, compile esnn_link.c and what includes this header with ESNN_LINK_STREAM defined, and
  * esnn_link_stream.c too. Without it nothing of streams is in the link.
@@ -18,8 +19,8 @@
 extern "C" {
 #endif
 
-#define ESNN_LINK_VERSION 1u
-#define ESNN_LINK_HEADER 4u   /* version, sequence, operation, status */
+#define ESNN_LINK_VERSION 2u
+#define ESNN_LINK_HEADER 4u   /* version, sequence, operation, session (of a reply: status) */
 #define ESNN_LINK_PAYLOAD 64u /* at most, but of a signal's requests */
 #define ESNN_LINK_SIGNAL 240u /* those take more: a USB bridge may need milliseconds for each exchange */
 #ifdef ESNN_LINK_STREAM
@@ -63,7 +64,7 @@ extern "C" {
 #define ESNN_LINK_ERR_PAYLOAD 5u  /* payload too short or too long for the operation */
 #define ESNN_LINK_ERR_RANGE 6u    /* first node, class or event does not exist */
 #define ESNN_LINK_ERR_SEQUENCE 7u /* a request may not bear sequence number 0 */
-#define ESNN_LINK_ERR_RESERVED 8u /* the last header byte of a request is not 0 */
+#define ESNN_LINK_ERR_SESSION 8u  /* session 0, or not the one of the last HELLO, which is the payload */
 #define ESNN_LINK_ERR_ESNN 0x10u  /* plus n for the C core's error -n */
 
 /* What the link needs of a board. */
@@ -89,6 +90,8 @@ typedef struct esnn_link {
   uint32_t received;              /* bytes since the last 0x00, counted up to one more than fit */
   uint32_t reply_bytes;
   uint32_t ticks;                 /* last reading of the counter */
+  uint32_t inferences;            /* decided in this session */
+  uint8_t session;                /* of the last HELLO, 0: none since boot */
   uint8_t sequence;               /* of the stored reply, 0: none */
 #ifdef ESNN_LINK_STREAM
   esnn_link_stream streaming;

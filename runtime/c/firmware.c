@@ -17,8 +17,17 @@ static uint64_t stream_memory[ESNN_MODEL_STREAM_BYTES == 0u ? 1u : (ESNN_MODEL_S
 static esnn_stream stream;
 #endif
 
-static const esnn_link_port port = {bsp_ticks_start, bsp_ticks, bsp_stack_used, BSP_COUNTER_HZ,
-                                    BSP_STACK_BYTES};
+#ifdef BSP_WATCHDOG_MS
+/* The link reads the counter after every step of the model at the latest: a sign of life. */
+static uint32_t ticks(void) {
+  bsp_watchdog_kick();
+  return bsp_ticks();
+}
+#else
+#define ticks bsp_ticks
+#endif
+
+static const esnn_link_port port = {bsp_ticks_start, ticks, bsp_stack_used, BSP_COUNTER_HZ, BSP_STACK_BYTES};
 
 static void send(uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
@@ -37,7 +46,13 @@ static void repeat(uint32_t count) {
 
 void bsp_on_fault(const uint32_t *words, uint32_t count) {
   bsp_uart_put(0u); /* ends the frame that the fault may have cut short */
+#ifdef BSP_WATCHDOG_MS
+  send(esnn_link_fault(&serial, words, count));
+  for (;;) { /* until the watchdog bites: who waits for bytes kicks it */
+  }
+#else
   repeat(esnn_link_fault(&serial, words, count));
+#endif
 }
 
 int main(void) {
@@ -54,7 +69,9 @@ int main(void) {
     repeat(count);
   }
   send(count);
+  bsp_watchdog_start();
   for (;;) {
+    bsp_watchdog_kick();
     send(esnn_link_receive(&serial, bsp_uart_get()));
   }
 }

@@ -43,6 +43,7 @@ class HandModel:
     timesteps: int = STEPS
     classes: int = CLASSES
     event_bytes: int = 2
+    firmware: Path | None = None
     nodes: tuple[NodeInfo, ...] = (
         NodeInfo("encoder", "encoder", (28, 28, 1), 784, 784),
         NodeInfo("output", "output", (1, 1, CLASSES), CLASSES, 0),

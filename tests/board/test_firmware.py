@@ -171,8 +171,9 @@ def test_banner_first_then_noise_then_service(board: Board, firmware: Callable[.
             for _ in range(4):
                 reply = read()
                 assert reply.op == link.UNREADABLE and reply.status == 1
-            wire.sendall(encode_frame(Frame(link.STACK, 9)))
-            reply = read()
+            for sequence, op in ((8, link.HELLO), (9, link.STACK)):
+                wire.sendall(encode_frame(Frame(op, sequence, b"", 1)))
+                reply = read()
             assert (reply.sequence, reply.status) == (9, 0)
             assert struct.unpack("<II", reply.payload)[1] == board.stack_bytes
 

@@ -37,14 +37,16 @@ def test_noise_is_no_frame(noise: bytes) -> None:
 
 
 EXAMPLES = {
-    "04 01 01 01 05 0f e3 21 81 00": Frame(link.HELLO, 1),
-    "04 01 03 03 01 01 01 01 01 07 ff 10 fc 04 20 f6 00": Frame(
-        link.DATA, 3, bytes([0, 0, 0, 0, 0x00, 0xFF, 0x10])
+    "09 02 01 01 07 42 d9 f0 0d 00": Frame(link.HELLO, 1, b"", 7),
+    "05 02 03 03 07 01 01 01 01 07 ff 10 e4 6b 07 65 00": Frame(
+        link.DATA, 3, bytes([0, 0, 0, 0, 0x00, 0xFF, 0x10]), 7
     ),
-    "04 01 03 83 05 a8 cd 10 8b 00": Frame(link.DATA | link.RESPONSE, 3),
-    "04 01 02 05 05 52 98 0b e7 00": Frame(link.INFER, 2),
-    "09 01 02 85 14 64 d4 52 c6 00": Frame(link.INFER | link.RESPONSE, 2, status=0x14),
-    "02 01 07 ff 02 27 24 d2 e4 00": Frame(link.UNREADABLE, 0, status=2),
+    "04 02 03 83 05 46 62 a5 99 00": Frame(link.DATA | link.RESPONSE, 3),
+    "09 02 02 05 07 1f a2 da 6b 00": Frame(link.INFER, 2, b"", 7),
+    "09 02 02 85 14 8a 7b e7 d4 00": Frame(link.INFER | link.RESPONSE, 2, status=0x14),
+    "09 02 03 05 08 b9 d5 a7 fa 00": Frame(link.INFER, 3, b"", 8),
+    "0a 02 03 85 08 07 53 cd 14 1f 00": Frame(link.INFER | link.RESPONSE, 3, b"\x07", 8),
+    "02 02 07 ff 02 c9 8b 67 f6 00": Frame(link.UNREADABLE, 0, status=2),
 }
 
 

@@ -81,12 +81,15 @@ def hello(model: Any, **changes: int) -> bytes:
         "input": 784,
         "hz": HZ,
     }
-    info |= {"stack": 4096, "nodes": 2, "steps": 4, "classes": 12, **changes}
-    return struct.pack("<HBB16sIIIHHH", *info.values())
+    info |= {"stack": 4096, "nodes": 2, "steps": 4, "classes": 12, "session": 0, **changes}
+    return struct.pack("<HBB16sIIIHHHB", *info.values())
 
 
-def result(decided: int = 1, label: int = 3, step: int = 1, membranes: int = 11) -> bytes:
-    return struct.pack("<HBBIIII", label, decided, 1, step, 10, 0, 0) + bytes(4 * membranes)
+def result(
+    decided: int = 1, label: int = 3, step: int = 1, membranes: int = 10, count: int = 1
+) -> bytes:
+    head = struct.pack("<HBBIIIII", label, decided, 1, step, 10, 0, 0, count)
+    return head + bytes(4 * membranes)
 
 
 def stepped(node: int, decided: int = 0, events: int = 0) -> bytes:
@@ -96,8 +99,8 @@ def stepped(node: int, decided: int = 0, events: int = 0) -> bytes:
 SOUND = {
     link.DATA: b"",
     link.INFER: result(),
-    link.RESULT: result(),
-    link.READ_MEMBRANES: bytes(4),
+    link.RESULT: result(count=2),  # the second inference
+    link.READ_MEMBRANES: bytes(8),
     link.READ_STATS: bytes(16),
     link.STACK: bytes(8),
 }
@@ -137,14 +140,16 @@ class Toy:
 @pytest.mark.parametrize(
     ("op", "payload", "message"),
     [
-        (link.INFER, b"", "0 bytes where 20 are due"),
-        (link.INFER, bytes(19), "19 bytes where 20 are due"),
+        (link.INFER, b"", "0 bytes where 24 are due"),
+        (link.INFER, bytes(23), "23 bytes where 24 are due"),
+        (link.INFER, result(count=0), "inference 0 of this session where 1 is due"),
+        (link.INFER, result(count=2), "inference 2 of this session where 1 is due"),
         (link.INFER, result(decided=0), "decided: 0"),
         (link.INFER, result(label=12), "class 12"),
         (link.INFER, result(step=5), "step 5"),
         (link.INFER, result(membranes=13), "52 bytes where 48 are due"),
-        (link.READ_MEMBRANES, b"", "44 bytes where 48 are due"),
-        (link.READ_MEMBRANES, bytes(64), "108 bytes where 48 are due"),
+        (link.READ_MEMBRANES, b"", "40 bytes where 48 are due"),
+        (link.READ_MEMBRANES, bytes(64), "104 bytes where 48 are due"),
         (link.READ_STATS, b"", "0 bytes where 16 are due"),
         (link.READ_STATS, bytes(9), "18 bytes where 16 are due"),
         (link.STACK, bytes(4), "4 bytes where 8 are due"),
@@ -155,7 +160,7 @@ class Toy:
         (link.STEP_NODE, stepped(0, events=785), "785 events of node 0, which emits 784 at most"),
         (link.STEP_NODE, stepped(0, events=1) + bytes(4), "4 bytes where 2 are due"),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_an_answer_that_makes_no_sense_is_named(
     serve: Serve, hand_model: Any, op: int, payload: bytes, message: str
@@ -214,7 +219,7 @@ def test_a_greeting_that_differs_from_the_bundle(
 ) -> None:
     toy = Toy(hand_model(), {link.HELLO: hello(hand_model(), **changes)})
     assert message in refused(hand_model(), serve(toy))
-    assert "37 bytes where 38 are due" in refused(
+    assert "38 bytes where 39 are due" in refused(
         hand_model(), serve(Toy(hand_model(), {link.HELLO: hello(hand_model())[:-1]}))
     )
 
@@ -356,10 +361,10 @@ def test_other_protocol_version(serve: Serve, hand_model: Any) -> None:
     def talk(wire: socket.socket) -> None:
         wire.recv(1)  # pyserial throws away what comes before the port is open
         wire.recv(1)
-        wire.sendall(encode_frame(Frame(link.BANNER, 0, bytes(42), version=2)))
+        wire.sendall(encode_frame(Frame(link.BANNER, 0, bytes(42), version=1)))
         until_closed(wire)
 
-    assert "version 2 of the serial protocol, this edgesnn version 1" in refused(
+    assert "version 1 of the serial protocol, this edgesnn version 2" in refused(
         hand_model(), serve(talk)
     )
 

@@ -112,16 +112,21 @@ def same(want: list[TimedDecision], got: list[TimedDecision]) -> None:
 
 def talk(pipe: Path, *requests: tuple[int, bytes]) -> list[Frame]:
     """The answers to requests of rising sequence numbers, without the banner."""
-    frames = (Frame(op, i % 255 + 1, p) for i, (op, p) in enumerate(requests))
+    frames = (Frame(op, i % 255 + 1, p, SESSION) for i, (op, p) in enumerate(requests))
     return raw(pipe, b"".join(map(encode_frame, frames)))
 
 
+SESSION = 200
+
+
 def raw(pipe: Path, data: bytes) -> list[Frame]:
+    """The answers, without the banner and that to a greeting."""
+    data = encode_frame(Frame(link.HELLO, 255, b"", SESSION)) + data
     done = subprocess.run([pipe], input=data, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
     replies = [decode_frame(part) for part in done.stdout[:-1].split(b"\0")]
     assert all(replies)
-    return [r for r in replies if r is not None][1:]
+    return [r for r in replies if r is not None][2:]
 
 
 def test_the_greeting_tells_of_the_stream(pipes: dict[str, Path], link_pipe: Path) -> None:
@@ -222,7 +227,7 @@ def test_an_event_that_is_late(pipes: dict[str, Path]) -> None:
 def test_a_repeated_request_is_taken_once(pipes: dict[str, Path]) -> None:
     data = ROWS.tobytes()
     pushes = [
-        encode_frame(Frame(link.STREAM_PUSH, i + 1, data[at : at + 240]))
+        encode_frame(Frame(link.STREAM_PUSH, i + 1, data[at : at + 240], SESSION))
         for i, at in enumerate(range(0, 784, 240))
     ]
     once = raw(pipes["rows"], b"".join(pushes))
@@ -239,12 +244,14 @@ def test_noise_never_hangs_or_breaks_it(pipes: dict[str, Path]) -> None:
             size = rng.choice((0, 8, 12, 64, 236, 240, rng.randrange(244)))
             op = rng.choice((link.STREAM_PUSH, link.STREAM_EVENTS, rng.randrange(17)))
             payload = bytes(8) + bytes(rng.randrange(4) for _ in range(size - 8))
-            good = Frame(op, rng.randrange(256), payload[:size])
+            good = Frame(op, rng.randrange(256), payload[:size], SESSION)
             piece = bytearray(encode_frame(good) if i % 4 else rng.randbytes(rng.randrange(300)))
             if piece and rng.randrange(4) == 0:
                 piece[rng.randrange(len(piece))] = rng.choice((0, 1, 255, rng.randrange(256)))
             data += piece
-        replies = raw(pipe, bytes(data) + b"\0" + encode_frame(Frame(link.HELLO, 200)))
+        replies = raw(
+            pipe, bytes(data) + b"\0" + encode_frame(Frame(link.HELLO, 200, b"", SESSION))
+        )
         assert replies[-1].sequence == 200 and replies[-1].op == link.HELLO | link.RESPONSE
         assert {r.status for r in replies} >= {0, 1, 4, 5}, kind
 
