@@ -72,7 +72,7 @@ def find_probe(unique_id: str | None, how: str | None) -> Any:
         raise EdgesnnError(f"pyOCD cannot look for debug probes: {missing}")
     if unique_id is not None and isinstance(every, list) and every:
         raise UsageError(f"no debug probe has the id {unique_id!r}; there is {_names(every)}")
-    do = how or "plug in the board's USB port of the debugger, or a probe wired to its SWD pins"
+    do = how or "plug in the USB port of the board's debugger, or a probe wired to its SWD pins"
     raise EdgesnnError(f"no debug probe found; {do}")
 
 
@@ -137,9 +137,9 @@ def _session(board: Board, probe: Any, chip: str) -> Any:
         do = f"run `pyocd pack install {chip}`"
         if not board.flashing.pack:
             do = f"see `pyocd list --targets` for the chip's name in {board.path.name}, or {do}"
-        raise EdgesnnError(
-            f"pyOCD does not know {chip} yet; {do} (once, needs the internet)"
-        ) from None
+        other = next((method for method in board.flashing.methods if method != "pyocd"), None)
+        do += " (once, needs the internet)" + (f", or use --method {other}" if other else "")
+        raise EdgesnnError(f"pyOCD does not know {chip} yet; {do}") from None
     except Exception as e:
         raise EdgesnnError(
             f"pyOCD cannot use the probe ({_line(e)}); nothing was written"

@@ -221,9 +221,9 @@ def _places(label: str | None, uf2: bool) -> list[Path]:
     if label is None:
         fat = [place for _, place, kind in mounted if kind in ("vfat", "msdos")]
         return [place for place in fat if uf2 and (place / INFO_UF2).is_file()]
-    devices = _labelled(label)
-    found = [place for device, place, _ in mounted if Path(device) in devices]
-    return found or [place for _, place, _ in mounted if place.name == label]
+    # Of two drives of one label udev names one only; the second one's folder gets a digit.
+    devices, name = _labelled(label), re.compile(re.escape(label) + r"\d*")
+    return [place for d, place, _ in mounted if Path(d) in devices or name.fullmatch(place.name)]
 
 
 def _mounted() -> list[tuple[str, Path, str]]:
