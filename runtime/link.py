@@ -10,6 +10,7 @@ import select
 import socket
 import stat
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ _FIRST = 0.25, 2.0  # seconds to wait while nothing is known of the board
 _FADE = 0.98  # what the longest round trip seen is still worth at the next
 _PATIENCE = 3  # times `timeout`: a board that says nothing but that it cannot read
 _RESTARTS = 3  # of one sample
-_LOOK = 0.1  # seconds between two looks for a port that is gone
+_LOOK = 0.1  # seconds between two looks for a port that is gone, or whether to stop
 _STACK_FAULTS = 0x0010_1010  # CFSR: STKOF, STKERR, MSTKERR
 _NMI = 0x0100_0002  # XPSR: Thumb, exception 2. Nothing but a watchdog raises it
 _HEADER = struct.Struct("<4B")
@@ -190,9 +191,18 @@ class _Pace:
 
 
 class SerialPort:
-    """Bytes over whatever pyserial opens, read in pieces that a byte ends. Errors: EdgesnnError."""
+    """Bytes over whatever pyserial opens, read in pieces that a byte ends. Errors: EdgesnnError.
 
-    def __init__(self, url: str, baud: int, write_timeout: float = 10.0) -> None:
+    stop: once another thread sets it, no read waits any longer: LinkLost.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        baud: int,
+        write_timeout: float = 10.0,
+        stop: threading.Event | None = None,
+    ) -> None:
         try:
             import serial
         except ImportError:
@@ -201,6 +211,7 @@ class SerialPort:
             ) from None
         _check_url(url)
         self.url = url
+        self._stop = stop
         self._buffer = bytearray()
         try:
             self._serial: Any = serial.serial_for_url(
@@ -250,7 +261,11 @@ class SerialPort:
         self._buffer.clear()
 
     def read(self, seconds: float) -> bytes:
-        """What comes next, as soon as something does; nothing after so many seconds."""
+        """What comes next, as soon as something does; nothing after so many seconds, or earlier."""
+        if self._stop is not None:
+            seconds = min(seconds, _LOOK)
+            if self._stop.is_set():
+                raise LinkLost(f"the link on {self.url} was given up")
         with self._translated():
             return self._read(seconds)
 
@@ -335,6 +350,23 @@ def _function_at(elf: Path | None, address: int) -> str | None:
     return None
 
 
+def describe_fault(payload: bytes, elf: Path | None) -> tuple[str, str]:
+    """What has stopped a processor, "watchdog", "stack" or "crash", and in words where; elf names functions."""
+    words = struct.unpack_from(f"<{len(payload) // 4}I", payload)
+    names = ("pc", "lr", "xpsr", "cfsr", "sp")
+    found = [_function_at(elf, word & ~1) for word in words[:2]]
+    where = " ".join(
+        f"{name}=0x{word:08x}" + (f" {function}" if function else "")
+        for name, word, function in zip(names, words, [*found, None, None, None], strict=False)
+    )
+    place = f" in {found[0]}" if found and found[0] else ""
+    if len(words) > 2 and words[2] & (_NMI | 0x1FF) == _NMI:
+        return "watchdog", f"the firmware hangs{place} ({where})"
+    if len(words) > 3 and words[3] & _STACK_FAULTS:
+        return "stack", f"the firmware has outgrown its stack{place} ({where})"
+    return "crash", f"the firmware has crashed{place} ({where})"
+
+
 class LinkEngine:
     """Runs the bundle's model on the board at `port`, whatever pyserial's serial_for_url takes.
 
@@ -347,6 +379,7 @@ class LinkEngine:
     twice. A board that was reset, or whose port was gone for less than `reconnect` seconds, is greeted again
     and runs the sample again from its start, three times at most; each sample is answered once. A stream ends
     there with an error that says how far the signal was taken. `say` is told of each such event, in one line.
+    Once another thread sets `stop`, nothing waits for the board any longer: LinkLost.
 
     Of a model with a stream it is a SignalEngine too. A sample in between ends a stream of events, as
     the board has one set of membranes.
@@ -370,6 +403,7 @@ class LinkEngine:
         counter: Counter | None = None,
         watch: Callable[[], None] | None = None,
         say: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._bundle = bundle
         self._url, self._baud = port, baud
@@ -379,6 +413,7 @@ class LinkEngine:
         self._counter = counter
         self._watch = watch
         self._say = say or (lambda line: None)
+        self._stop = stop or threading.Event()
         self._paces: dict[int, _Pace] = {}
         self._sequence = self._session = self._inferences = 0
         self.link_seconds = 0.0
@@ -563,7 +598,7 @@ class LinkEngine:
             self._greet()
 
     def _open(self) -> SerialPort:
-        port = SerialPort(self._url, self._baud, self._timeout)
+        port = SerialPort(self._url, self._baud, self._timeout, self._stop)
         try:
             self._drain(port)
         except BaseException:
@@ -584,7 +619,8 @@ class LinkEngine:
                     raise LinkLost(
                         f"port {self._url} has not come back within {self._reconnect:g} s ({e})"
                     ) from None
-                time.sleep(_LOOK)
+                if self._stop.wait(_LOOK):
+                    raise LinkLost(f"the link on {self._url} was given up") from None
         self.reconnects += 1
         self._say(f"port {self._url} is back")
 
@@ -902,24 +938,16 @@ class LinkEngine:
 
     def _check_fault(self, payload: bytes, op: int) -> None:
         """Raise what has stopped the processor, and where."""
-        words = struct.unpack_from(f"<{len(payload) // 4}I", payload)
-        names = ("pc", "lr", "xpsr", "cfsr", "sp")
-        found = [_function_at(self._bundle.firmware, word & ~1) for word in words[:2]]
-        where = " ".join(
-            f"{name}=0x{word:08x}" + (f" {function}" if function else "")
-            for name, word, function in zip(names, words, [*found, None, None, None], strict=False)
-        )
-        place = f" in {found[0]}" if found and found[0] else ""
-        if len(words) > 2 and words[2] & (_NMI | 0x1FF) == _NMI:
+        kind, text = describe_fault(payload, self._bundle.firmware)
+        if kind == "watchdog":
             if op == HELLO:  # it takes its time until it bites
                 return
-            raise _Reset(f"the firmware hangs{place} ({where}), its watchdog resets the board")
-        if len(words) > 3 and words[3] & _STACK_FAULTS:
+            raise _Reset(f"{text}, its watchdog resets the board")
+        if kind == "stack":
             raise EdgesnnError(
-                f"the firmware has outgrown its stack{place} ({where}); raise stack_bytes in the board's "
-                "file, compile again and reset the board"
+                f"{text}; raise stack_bytes in the board's file, compile again and reset the board"
             )
-        raise EdgesnnError(f"the firmware has crashed{place} ({where}); reset the board")
+        raise EdgesnnError(f"{text}; reset the board")
 
     def _answers(self, frame: Frame, op: int) -> bool:
         """Whether a sound frame is the response that is waited for; raises what it refuses."""

@@ -336,8 +336,8 @@ def _share(member: _Member) -> Share:
     engine = member.open().engine
     if not isinstance(engine, LinkEngine):
         return Share(member.name, member.samples)
-    counts = {k: getattr(engine, k, 0) for k in ("resent", "damaged", "restarts", "reconnects")}
-    return Share(member.name, member.samples, **counts)
+    counts = (engine.resent, engine.damaged, engine.restarts, engine.reconnects)
+    return Share(member.name, member.samples, *counts)
 
 
 def _named(member: _Member, error: BaseException) -> BaseException:

@@ -86,7 +86,9 @@ class Session:
             port = self._find_port(self.board)
         baud = self.board.uart.baud if self.board is not None else 115_200
         self.engine_name = f"board on {port}"
-        link = LinkEngine(bundle, port, baud=baud, counter=self.counter)
+        link = LinkEngine(
+            bundle, port, baud=baud, counter=self.counter, say=self._say, stop=self._stop
+        )
         return self._stack.enter_context(link)
 
     def _find_board(self, name: str | None) -> Board | None:
@@ -127,12 +129,20 @@ class Session:
 
         def watch() -> None:
             try:
-                emulator.check()
+                if self._stop is None or not self._stop.is_set():
+                    emulator.check()
             except EdgesnnError as e:  # as lost as a board whose cable was pulled
                 raise LinkLost(str(e)) from None
 
         link = LinkEngine(
-            bundle, emulator.url, baud=board.uart.baud, counter=board.counter, watch=watch
+            bundle,
+            emulator.url,
+            baud=board.uart.baud,
+            reconnect=0.0,  # it does not come back
+            counter=board.counter,
+            watch=watch,
+            say=self._say,
+            stop=self._stop,
         )
         return self._stack.enter_context(link)
 
