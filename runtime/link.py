@@ -92,6 +92,11 @@ class _Reset(EdgesnnError):
     """The board has lost all that it was told."""
 
 
+def status_text(status: int) -> str:
+    """A response's status in words."""
+    return _STATUS.get(status, f"status {status}")
+
+
 def _unfit(what: str) -> EdgesnnError:
     return EdgesnnError(
         f"the board's answer does not fit the bundle ({what}); "
@@ -928,7 +933,7 @@ class LinkEngine:
             self._check_fault(frame.payload, op)
         if frame.op == BANNER:
             if frame.status:
-                why = _STATUS.get(frame.status, f"status {frame.status}")
+                why = status_text(frame.status)
                 raise EdgesnnError(
                     f"the firmware cannot start its model: {why}; "
                     "compile the bundle again and flash its firmware"
@@ -960,7 +965,7 @@ class LinkEngine:
                 f"another program uses the board on {self._url}; close that one first"
             )
         if frame.status:
-            why = _STATUS.get(frame.status, f"status {frame.status}")
+            why = status_text(frame.status)
             raise EdgesnnError(f"the board refused operation 0x{op:02x}: {why}")
         return True
 

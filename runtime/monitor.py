@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import struct
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,17 +101,24 @@ class Words:
                 f"{link.PROTOCOL_VERSION}; compile the bundle again and flash it",
             )
         if frame.op == link.FAULT:
-            return Said(FAULT, self._fault(frame.payload))
+            elf = self._bundle.firmware if self._bundle is not None else None
+            kind, text = link.describe_fault(frame.payload, elf)
+            after = "its watchdog resets the board" if kind == "watchdog" else "reset the board"
+            return Said(FAULT, f"{text}; {after}")
         if frame.op == link.BANNER:
             if frame.status:
-                return Said(BANNER, f"the model cannot start: status 0x{frame.status:02x}")
+                return Said(BANNER, f"the model cannot start: {link.status_text(frame.status)}")
             return Said(BANNER, f"started: {self._info(frame.payload)}")
         if frame.op == link.UNREADABLE:
-            return Said(REPLY, f"the board could not read a frame: status 0x{frame.status:02x}")
+            return Said(
+                REPLY, f"the board could not read a frame: {link.status_text(frame.status)}"
+            )
         number = frame.op & ~link.RESPONSE
         name = _OPERATIONS[number - 1] if 0 < number <= len(_OPERATIONS) else f"0x{number:02x}"
         if frame.status:
-            return Said(REPLY, f"{name} {frame.sequence}: refused, status 0x{frame.status:02x}")
+            return Said(
+                REPLY, f"{name} {frame.sequence}: refused, {link.status_text(frame.status)}"
+            )
         what = self._info(frame.payload) if name == "HELLO" else f"{len(frame.payload)} bytes"
         return Said(REPLY, f"{name} {frame.sequence}: {what}")
 
@@ -129,12 +136,6 @@ class Words:
             return text
         same = info.model_id == self._bundle.model_id
         return f"{text}; {'the' if same else 'NOT the'} model of {self._bundle.path}"
-
-    def _fault(self, payload: bytes) -> str:
-        words = struct.unpack_from(f"<{len(payload) // 4}I", payload)
-        names = ("pc", "lr", "xpsr", "cfsr", "sp")
-        where = " ".join(f"{n} 0x{w:08x}" for n, w in zip(names, words, strict=False))
-        return f"crashed: {where}; reset the board"
 
 
 def _readable(data: bytes | bytearray) -> bool:
@@ -196,7 +197,10 @@ class Monitor:
     def _open(self) -> None:
         self._port = link.SerialPort(self._url, self._baud)
         if self._ask:
-            self._port.write(b"\0" + link.encode_frame(link.Frame(link.HELLO, 1)))
+            hello = link.Frame(
+                link.HELLO, 1, status=random.randrange(1, 256)
+            )  # a session of its own
+            self._port.write(b"\0" + link.encode_frame(hello))
 
     def _wait(self) -> Iterator[Said]:
         """Until the port can be opened again."""
