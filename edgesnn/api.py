@@ -5,6 +5,7 @@ Nothing heavy is imported here: each function imports torch or tvm when it is ca
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgesnn.compiler.ir import Program
+    from edgesnn.compiler.package.write import Package
     from edgesnn.conversion import Conversion
     from edgesnn.runtime.bundle import Bundle
 
@@ -292,6 +294,40 @@ def compile(
         protocol=protocol,
         progress=progress,
     )
+
+
+def package(
+    model: Path | str,
+    kind: str,
+    target: str | None = None,
+    board: str | None = None,
+    out: Path | str | None = None,
+    *,
+    codegen: str = "c",
+    **options: Any,
+) -> tuple[Package, dict[str, Any]]:
+    """Compile a model for a target (a board's, where one is named) into a library for other people's firmware.
+
+    kind: "cmake", "arduino", "zephyr" or "platformio" (docs/PACKAGES.md). out: default ./edgesnn_<model>/; an
+    older package of the kind there is replaced. options: those of `compile`, but C source is all that a
+    package holds. Returns the package, and what `inspect` says of the bundle that it was made from.
+    """
+    from edgesnn.compiler.package.names import package_names
+    from edgesnn.compiler.package.write import check_package, write_package
+    from edgesnn.targets.board import load_board
+
+    if codegen != "c":
+        raise UsageError(f"a package holds C source; leave out --codegen {codegen}")
+    if target is None and board is None:
+        raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
+    name = model_file(model).resolve().stem
+    place = Path(out) if out is not None else Path(package_names(name).library)
+    check_package(place.resolve(), kind)
+    machine = find_target(target if target is not None else load_board(str(board)).target)
+    with tempfile.TemporaryDirectory(prefix="edgesnn-") as folder:
+        bundle = compile(model, machine.name, out=Path(folder) / "bundle", **options)
+        written = write_package(bundle, load_program(bundle.path), kind, name, place)
+        return written, inspect(bundle.path)
 
 
 def inspect(model: Path | str, target: str | None = None) -> dict[str, Any]:

@@ -417,49 +417,55 @@ def compile(
     weight_bits: int | None = None,
     prefer: str = "speed",
     budget: str | None = None,
+    package: str | None = None,
     protocol: str = "edgesnn",
     explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Compile a checkpoint or program into a bundle.
+    """Compile a checkpoint or program into a bundle, or into a library for firmware of one's own.
 
     Args:
         model: A .pt checkpoint, zoo:NAME, an .esnn program (no torch needed) or a bundle.
         target: A name that `edgesnn targets` lists; a board implies it.
         board: A name that `edgesnn boards` lists; adds firmware.
-        out: The bundle's folder; default ./<model>-<target>/.
+        out: The folder; default ./<model>-<target>/, of a package ./edgesnn_<model>/.
         codegen: c (C source, built by the C compiler) or llvm (objects straight from TVM).
         weights: int8, int6, int4, ternary or power-of-two; default what the checkpoint was trained for.
         weight_bits: 2 to 8: the older form of --weights.
         prefer: speed, or ram: layer by layer over all timesteps where that takes less memory.
         budget: Limits, such as ram=64k,flash=256k,stack=2k,instructions=2M (of an inference at worst).
+        package: cmake, arduino, zephyr or platformio: a library instead of a bundle (docs/PACKAGES.md).
         protocol: What the firmware speaks: edgesnn, or mlperf-tiny (docs/MLPERF-TINY.md).
         explain: Print the kernels considered for each layer, their predicted cost, and the choice.
         json: Print what was built as one JSON object.
     """
     from edgesnn import api
 
+    options: dict[str, Any] = {
+        "codegen": codegen,
+        "weights": weights,
+        "weight_bits": weight_bits,
+        "prefer": prefer,
+        "budget": budget,
+        "protocol": protocol,
+        "progress": _say,
+    }
     with _quiet_stdout(json):
-        bundle = api.compile(
-            model,
-            target,
-            board,
-            out,
-            codegen=codegen,
-            weights=weights,
-            weight_bits=weight_bits,
-            prefer=prefer,
-            budget=budget,
-            protocol=protocol,
-            progress=_say,
-        )
-        about = {"bundle": str(bundle.path), **api.inspect(bundle.path)}
+        if package is not None:
+            library, about = api.package(model, package, target, board, out, **options)
+            written = {"package": str(library.path), "kind": package, "header": library.header}
+            told = f"package for {package}: {library.path} (#include <{library.header}>)"
+        else:
+            bundle = api.compile(model, target, board, out, **options)
+            about = api.inspect(bundle.path)
+            written = {"bundle": str(bundle.path)}
+            told = f"bundle: {bundle.path}"
     if json:
-        return _print_json(about)
+        return _print_json({**written, **about})
     _print_memory(about)
     if explain:
         _print_kernels(about)
-    _out(f"bundle: {bundle.path}")
+    _out(told)
 
 
 def run(

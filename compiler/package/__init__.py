@@ -1,0 +1,1 @@
+"""`compile --package`: a model as a library in the layout of CMake, Arduino, Zephyr or PlatformIO."""

@@ -1,0 +1,48 @@
+static uint64_t arena[(@{macro}_ARENA_BYTES + 7u) / 8u]; /* all the memory that model and stream need */
+static uint64_t memory[@{macro}_STREAM_BYTES == 0u ? 1u : (@{macro}_STREAM_BYTES + 7u) / 8u];
+static esnn_ctx ctx;
+static esnn_stream stream;
+static uint32_t decisions;
+
+/* Print the newest decision: 1 where it is the reference's. */
+static int32_t decided(void) {
+  esnn_stream_decision d;
+  const uint32_t *want = answers[decisions < DECISIONS ? decisions : 0u];
+  int32_t same = decisions < DECISIONS && esnn_stream_result(&stream, &d) == ESNN_OK;
+  if (!same) return 0;
+  same = d.time == want[0] && d.label == want[1] && d.step == want[2] && d.smoothed == want[3] && d.detected == want[4];
+  say("at ");
+  say_number((int32_t)d.time);
+  say(" class ");
+  say(class_names[d.label]);
+  say(d.detected != 0u ? ", reported" : "");
+  say(same ? ": equal to the reference\n" : ": DIFFERS from the reference\n");
+  ++decisions;
+  return same;
+}
+
+/* Push a signal: 1 where all decisions are the reference's, 0 where not, else a negative ESNN_ERR_ code. */
+static int32_t try_model(void) {
+  uint32_t i, k;
+  int32_t same = 1;
+  int32_t status = esnn_init(&ctx, &@{library}_model, arena, sizeof arena);
+  if (status >= 0) status = esnn_stream_init(&stream, &@{library}_stream, &ctx, memory, sizeof memory);
+  decisions = 0;
+  for (i = 0; i < SAMPLES && status >= 0; ++i) {
+    value_t values[VALUES]; /* what a sensor would deliver; many at a time are welcome too */
+    const uint8_t *next = (const uint8_t *)values;
+    size_t left = sizeof values;
+    for (k = 0; k < VALUES; ++k) values[k] = signal_value(i * VALUES + k);
+    while (left > 0 && status >= 0) {
+      size_t used = 0;
+      status = esnn_stream_push(&stream, next, left, &used);
+      next += used;
+      left -= used;
+      if (status == ESNN_DUE) { /* a window is complete */
+        status = esnn_stream_classify(&stream);
+        if (status >= 0) same = decided() && same;
+      }
+    }
+  }
+  return status < 0 ? status : same && decisions == DECISIONS;
+}
