@@ -222,19 +222,13 @@ class Board:
             ram=self.ram,
             guard_bytes=_GUARD_BYTES,
             stack_bytes=self.stack_bytes,
-            boot=_BOOT_SECTIONS.get(self.boot or "", ""),
-            align=" ALIGN(256)"
-            if self.boot
-            else "",  # what any Cortex-M accepts as its vector table
+            boot=_BOOT_SECTION if self.boot else "",
         )
 
 
-# RP2040: 256 bytes that the boot ROM copies to RAM and runs, the last four their CRC.
-# RP2350: a block that the boot ROM looks for in the first 4 KB.
-_BOOT_SECTIONS = {
-    "rp2040": "  .boot : { KEEP(*(.boot)) . = 256; } > flash\n",
-    "rp2350": "  .boot : { KEEP(*(.boot)) } > flash\n",
-}
+# RP2040: 256 bytes that the boot ROM copies to RAM and runs, the last four their CRC. RP2350: a block that the
+# boot ROM looks for in the first 4 KB. The vectors follow where any Cortex-M accepts them.
+_BOOT_SECTION = "  .boot : { KEEP(*(.boot)) . = ALIGN(256); } > flash\n"
 
 _LINKER_SCRIPT = """\
 /* {board}: written from its board file. */
@@ -246,7 +240,7 @@ MEMORY {{
 }}
 
 SECTIONS {{
-{boot}  .vectors :{align} {{ KEEP(*(.vectors)) }} > flash
+{boot}  .vectors : {{ KEEP(*(.vectors)) }} > flash
   .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
   .rodata : {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN(4); }} > flash
   .guard (NOLOAD) : {{

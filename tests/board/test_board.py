@@ -139,12 +139,10 @@ def test_every_optional_key(tmp_path: Path) -> None:
 def test_a_boot_block_comes_first() -> None:
     plain = load_board("mps2-an386")
     assert ".boot" not in plain.linker_script()
-    for kind, block in (
-        ("rp2040", ".boot : { KEEP(*(.boot)) . = 256; } > flash"),
-        ("rp2350", ".boot : { KEEP(*(.boot)) } > flash"),
-    ):
+    block = ".boot : { KEEP(*(.boot)) . = ALIGN(256); } > flash"
+    for kind in ("rp2040", "rp2350"):
         script = dataclasses.replace(plain, boot=kind).linker_script()
-        assert script.index(block) < script.index(".vectors : ALIGN(256) {")
+        assert script.index(block) < script.index(".vectors : {")
 
 
 @pytest.mark.parametrize(
