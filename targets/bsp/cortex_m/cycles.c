@@ -1,5 +1,5 @@
-/* Cycle counter of the DWT (32 bits, at the processor clock) where there is one and it counts, else SysTick at the
- * same clock. Armv7-M ARM, C1.8 and C1.6.5; Armv8-M ARM, D1.2. */
+/* Cycle counter of the DWT (32 bits, at the processor clock) where there is one and it counts, else SysTick at
+ * the same clock. Armv7-M ARM, C1.8 and C1.6.5; Armv8-M ARM, D1.2. */
 #include "bsp.h"
 #include "cortex_m/systick.h"
 

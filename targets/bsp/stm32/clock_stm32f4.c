@@ -1,6 +1,6 @@
-/* STM32F4 from HSI (16 MHz) to BSP_CLOCK_HZ, a whole number of MHz in 100...180; APB1 at a quarter, APB2 at half of
- * it. RM0090 (F405, F407: to 168 MHz) and RM0390 (F446: to 180 MHz, above 168 with over-drive): chapters PWR, RCC,
- * flash interface; supply 2.7 V to 3.6 V. */
+/* STM32F4 from HSI (16 MHz) to BSP_CLOCK_HZ, a whole number of MHz in 100...180; APB1 at a quarter, APB2 at half
+ * of it. RM0090 (F405, F407: to 168 MHz) and RM0390 (F446: to 180 MHz, above 168 with over-drive): chapters PWR,
+ * RCC, flash interface; supply 2.7 V to 3.6 V. */
 #include "bsp.h"
 #include "stm32/stm32.h"
 
@@ -32,8 +32,8 @@
 #error "this file sets whole MHz in 100...180"
 #endif
 
-/* VCO: 16 MHz / M = 2 MHz, times N = MHz of the core; the core gets a half of it (P = 0 stands for 2). Q = 8 keeps
- * the 48 MHz domain below its limit, R = 2 is the reset value. */
+/* VCO: 16 MHz / M = 2 MHz, times N = MHz of the core; the core gets a half of it (P = 0 stands for 2). Q = 8
+ * keeps the 48 MHz domain below its limit, R = 2 is the reset value. */
 #define PLL (8u | (BSP_CLOCK_HZ / 1000000u) << 6 | 8u << 24 | 2u << 28)
 #define WAIT_STATES ((BSP_CLOCK_HZ - 1u) / 30000000u)
 

@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 
+#ifndef STM32_REG /* tests/board/stm32_model.c has its own */
 #define STM32_REG(address) (*(volatile uint32_t *)(address))
+#endif
 #define STM32_APB1 0x40000000u
 #define STM32_APB2 0x40010000u
 
