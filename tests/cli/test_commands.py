@@ -86,6 +86,32 @@ def test_run(run: Any, host_bundle: Bundle, data: Path, frames: Any) -> None:
 
 
 @needs_qemu
+def test_two_boards_share_the_samples(
+    run: Any, board_bundle: Bundle, data: Path, frames: Any, tmp_path: Path
+) -> None:
+    twice = ("--board", "mps2-an386", "--board", "mps2-an386")
+    words = (board_bundle.path, "--data", data)
+    report = run("run", *words, *twice, "--json").json()
+    _check_run(report, frames[2])
+    assert report["engine"] == "2 x emulated mps2-an386"
+    names = ["emulated mps2-an386 (1)", "emulated mps2-an386 (2)"]
+    assert [board["name"] for board in report["boards"]] == names
+    assert sum(board["samples"] for board in report["boards"]) == len(frames[2])
+    assert {board["resent"] for board in report["boards"]} == {0}
+    text = run("verify", *words, "--board", "mps2-an386,mps2-an386", "--trace").out
+    assert re.search(r"mismatches +0", text) and re.search(r"boards +2\b", text)
+    assert all(re.search(rf"{re.escape(name)} +\d+ samples", text) for name in names)
+    out = tmp_path / "report"
+    shown = run("profile", *words, *twice, "--sweep", 0, "--out", out)
+    assert shown.code == 0 and "mcu" not in shown.err
+    found = json.loads((out / "report.json").read_text())
+    assert sum(board["samples"] for board in found["boards"]) == found["samples"]
+    alone = run("profile", *words, "--sweep", 0, "--json").json()
+    assert found["instructions"] == alone["instructions"]
+    assert [board["name"] for board in alone["boards"]] == ["emulated mps2-an386"]
+
+
+@needs_qemu
 def test_run_and_verify_on_the_emulated_board(
     run: Any, board_bundle: Bundle, data: Path, frames: Any
 ) -> None:

@@ -15,7 +15,7 @@ from edgesnn import cli
     ("words", "said"),
     [
         (["compil"], "unknown command 'compil'; did you mean compile?"),
-        (["flash", "b"], "unknown command 'flash'"),
+        (["burn", "b"], "unknown command 'burn'"),
         (["run", "b", "--dat", "digits"], "run has no option --dat; did you mean --data?"),
         (["run", "b", "-d", "digits"], "run has no option -d"),
         (["run", "b", "--nojson", "--data", "digits"], "run has no option --nojson"),
@@ -28,6 +28,14 @@ from edgesnn import cli
         (["run", "b", "--data", "a", "--data", "b"], "--data is given twice"),
         (["run", "b", "--data", "a", "--samples", "ten"], "--samples is a whole number, not 'ten'"),
         (["run", "b", "--data", "a", "--samples", "1.5"], "--samples is a whole number"),
+        (["run", "b", "--data", "a", "--port", "x,,y"], "--port has an empty name in 'x,,y'"),
+        (["verify", "b", "--board", "x", "--board", ""], "--board has an empty name"),
+        (
+            ["verify", "b", "--data", "a", "--stream", "--port", "x,y"],
+            "is one signal, into one board",
+        ),
+        (["profile", "b", "c", "--port", "x"], "a board runs one bundle: name one bundle"),
+        (["stream", "b", "--source", "-", "--port", "x", "--port", "y"], "--port is given twice"),
         (["run", "b", "--data", "a", "--json=3"], "--json is a switch and takes no value"),
         (["train", "--net", "a", "--data", "b", "--lr", "x"], "--lr is a number, not 'x'"),
         (["targets", "x"], "targets takes no further argument 'x'"),
@@ -40,6 +48,7 @@ def test_refused_before_anything_runs(
     for name in ("train", "compile", "inspect"):
         monkeypatch.setattr(edgesnn.api, name, lambda *a, **k: ran.append("api"))
     monkeypatch.setattr("edgesnn.runtime.session.Session", lambda *a, **k: ran.append("session"))
+    monkeypatch.setattr("edgesnn.runtime.pool.Pool", lambda *a, **k: ran.append("pool"))
     assert said in run(*words).error(2)
     assert ran == []
 
@@ -57,6 +66,8 @@ def test_order_and_spelling_do_not_matter() -> None:
     assert cli.parse("run", ["b", "--data", "digits", "--data-dir", "d", "--json"]) == want
     assert cli.parse("run", ["--json", "b", "--data=digits", "--data_dir=d"]) == want
     assert cli.parse("run", ["--json", "--data-dir", "d", "--data", "digits", "b"]) == want
+    ports = cli.parse("run", ["--port", "x", "b", "--data=d", "--port=y,z"])["port"]
+    assert ports == '["x", "y,z"]'
     assert cli.parse("stream", ["b", "--source", "-"]) == {"bundle": "b", "source": "-"}
     assert cli.parse("train", ["--net", "a", "--data", "b", "--encoder-bias", "-1"])[
         "encoder_bias"
