@@ -63,12 +63,15 @@ class Device:
         """The names of device and model. Ends the command that another program may have left half said."""
         for _ in range(_GREETINGS):
             self._send("")
-            heard = self._line(1.0)
-            while heard is not None:
-                ready = heard == _READY
-                heard = self._line(_QUIET)
-                if heard is None and ready:
-                    name = _one(r"m-name-dut-\[(.*)\]", self.command("name"))
+            talking = time.monotonic() + 1.0
+            while self._line(_QUIET) is not None and time.monotonic() < talking:
+                pass  # what it says at boot, too
+            self._send("name")
+            name = None
+            while (line := self._line(1.0)) is not None:
+                named = re.fullmatch(r"m-name-dut-\[(.*)\]", line)
+                name = named[1] if named else name
+                if line == _READY and name is not None:  # an earlier one may have come late
                     return name, _one(r"m-model-\[(.*)\]", self.command("profile"))
         raise EdgesnnError(
             "nobody speaks MLPerf Tiny's protocol on the port; flash the bundle's firmware, check the baud rate"

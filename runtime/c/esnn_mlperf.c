@@ -399,9 +399,12 @@ void esnn_mlperf_start(esnn_mlperf *self, int32_t status) {
 void esnn_mlperf_receive(esnn_mlperf *self, uint8_t byte) {
   if (byte != (uint8_t)'%') {
     if (self->length < ESNN_MLPERF_COMMAND) {
-      self->command[self->length] = byte > 0x20u ? (char)byte : ' '; /* lines may end after a '%' */
+      self->command[self->length] = byte > 0x20u ? (char)byte : ' ';
     }
-    self->length += self->length <= ESNN_MLPERF_COMMAND ? 1u : 0u;
+    /* Blanks before a command are none of it: a terminal ends lines after each '%'. */
+    if (self->length <= ESNN_MLPERF_COMMAND && (self->length != 0u || byte > 0x20u)) {
+      ++self->length;
+    }
     return;
   }
   if (self->length > ESNN_MLPERF_COMMAND) {

@@ -1,7 +1,7 @@
 /* 28 x 28 samples -> latency encoder (t = 1 + (255 - x) / 64) -> 12 outputs, T = 4.
  * U[k] += (7 a + 13 k) % 17 - 8 for each event a; exit when some U >= TEST_THRESHOLD.
- * With TEST_EVENT_INPUT the caller pushes the events itself. conftest.py computes the same. With TEST_STREAM
- * there is a stream: of rows, or of events. */
+ * With TEST_EVENT_INPUT the caller pushes the events itself. conftest.py computes the same. With TEST_MEMBRANES the
+ * outputs are those 12 numbers. With TEST_STREAM there is a stream: of rows, or of events. */
 #include "model.h"
 
 #ifndef TEST_THRESHOLD
@@ -76,6 +76,14 @@ static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
     }
   }
   *sops += n * CLASSES;
+#ifdef TEST_MEMBRANES
+  static const int32_t fixed[CLASSES] = {TEST_MEMBRANES};
+  best = 0;
+  for (uint32_t k = 0; k < CLASSES; ++k) {
+    u[k] = fixed[k];
+    best = u[k] > u[best] ? (int32_t)k : best;
+  }
+#endif
 #ifdef TEST_CRASH
   __builtin_trap(); /* no board has the same address empty */
 #endif
