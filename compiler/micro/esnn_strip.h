@@ -181,8 +181,6 @@ ESNN_APART int32_t esnn_strip(int32_t *strip, const uint32_t *weights, const voi
                                int32_t *touched, int32_t dtype, int32_t zero, int32_t rows, int32_t columns,
                                int32_t margin, int32_t h, int32_t w, int32_t ci, int32_t co, int32_t sy, int32_t sx,
                                int32_t top, int32_t left, int32_t kh, int32_t taps, int32_t pairs) {
-  int32_t per = pairs ? 2 : 1;
-  int32_t groups = (kh + per - 1) / per;
   int32_t from = first * sy - top;
   int32_t to = from + (rows - 1) * sy + kh;
   int32_t low = w, high = -1, ix, iy, r;
