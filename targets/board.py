@@ -605,9 +605,13 @@ def list_boards() -> list[Board]:
 def load_board(name: str) -> Board:
     """The board of this name, or of this board file (a path that ends in .toml).
 
-    UsageError names the choices; EdgesnnError says what is wrong with a file.
+    UsageError: there is none, and what there is; EdgesnnError: what is wrong with a file.
     """
     if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UsageError(
+                f"there is no board file {name}; `edgesnn boards` lists what needs none"
+            )
         return read_board(Path(name))
     files = _files()
     if name not in files:

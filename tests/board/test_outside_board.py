@@ -121,7 +121,7 @@ def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(EdgesnnError, match=r"gone.toml: No such file"):
+    with pytest.raises(UsageError, match=r"there is no board file .*gone\.toml; `edgesnn boards`"):
         load_board(str(tmp_path / "gone.toml"))
 
 
