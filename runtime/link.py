@@ -56,7 +56,7 @@ _STATUS = {
 }
 
 _ERR_SESSION = 8
-_QUIET = 0.05  # seconds after which a line that has spoken counts as quiet
+_QUIET = 0.05  # seconds after which a line counts as quiet, before the first request
 _MARGINS = 0.05, 0.1  # seconds to wait longer than an answer should take: data, computing
 _FIRST = 0.25, 2.0  # seconds to wait while nothing is known of the board
 _FADE = 0.98  # what the longest round trip seen is still worth at the next
@@ -881,28 +881,30 @@ class LinkEngine:
         line = 10 * (len(data) + PAYLOAD_BYTES) / self._baud  # seconds to move both frames
         limit = self._run_timeout if slow else self._timeout
         start = heard = now = time.monotonic()
-        damaged, again = 0, False
+        copies = answers = damaged = 0
         while now < min(heard + limit, start + _PATIENCE * limit):
-            if again:
+            if copies:
                 self.resent += 1
                 port.forget()
             # The board may wait for a 0x00 that was lost.
-            port.write(b"\0" + data if again else data)
+            port.write(b"\0" + data if copies else data)
+            copies += 1
             sent = time.monotonic()
             end = deadline = min(sent + line + pace.wait, heard + limit)
             before = damaged
             while (raw := port.read_frame(deadline)) is not None:
                 frame, now = decode_frame(raw), time.monotonic()
+                answers += 1
                 if frame is not None and frame.op & RESPONSE:  # no echo
                     heard = now
                 if frame is None or frame.op == UNREADABLE:
                     damaged += 1
-                    # It may be an old one, with the answer behind it.
-                    deadline = min(end, now + line + min(2 * quick.mean, _QUIET))
+                    # As many answers as copies: no other is due but what has come already.
+                    deadline = min(end, now + (2 * quick.mean if answers < copies else 0))
                 else:
                     self._check_notice(frame, op)
                     if self._answers(frame, op):
-                        if not again:
+                        if copies == 1:
                             pace.saw(now - sent)
                         self.damaged += damaged
                         return frame.payload
@@ -910,7 +912,7 @@ class LinkEngine:
                     break
             if damaged == before:
                 pace.silent()
-            again, now = True, time.monotonic()
+            now = time.monotonic()
         self.damaged += damaged
         if damaged:
             raise LinkLost(
