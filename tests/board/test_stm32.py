@@ -104,6 +104,48 @@ def test_without_an_oscillator_it_goes_on(name: str, tmp_path: Path) -> None:
     assert found["irq"] == board.uart.irq
 
 
+def runs(
+    firmware: Path, on: Board, board: Board, hand_model: Any, reference: Callable[..., Any]
+) -> None:
+    """The hand-written model answers as it should: `board`'s firmware on the machine of `on`."""
+    assert on.emulator is not None
+    if shutil.which(on.emulator.program) is None:
+        pytest.skip(f"{on.emulator.program} is not on PATH")
+    sample = np.random.default_rng(6).integers(0, 256, (28, 28, 1), dtype=np.uint8)
+    want = reference(sample)
+    with (
+        Emulator(on, firmware) as emulator,
+        LinkEngine(
+            hand_model(), emulator.url, watch=emulator.check, counter=board.counter
+        ) as engine,
+    ):
+        found = engine.infer(sample)
+    assert (found.label, found.step, found.exited) == (want.label, want.step, want.exited)
+    assert found.membranes.tolist() == want.membranes.tolist()
+
+
+def test_an_stm32f205_is_one_toml(
+    tmp_path: Path,
+    firmware: Callable[..., Path],
+    hand_model: Any,
+    reference: Callable[..., Any],
+) -> None:
+    """QEMU's netduino2: the files of the F405, whose UART and pins it has, without its clock's."""
+    text = load_board("netduinoplus2").path.read_text(encoding="utf-8")
+    for old, new in (
+        ("netduinoplus2", "netduino2"),
+        ("cortex-m4", "cortex-m3"),
+        ("168_000_000", "120_000_000"),
+        ('"125/21"', '"25/3"'),
+        ('  "stm32/clock_stm32f4.c",\n', ""),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "netduino2.toml").write_text(text, encoding="utf-8")
+    board = load_board(str(tmp_path / "netduino2.toml"))
+    runs(firmware(on=board), board, board, hand_model, reference)
+
+
 # Which of QEMU's serial ports the board's USART is.
 SAME_CORE = {"stm32f4-discovery": 1, "feather-f405": 2, "nucleo-f446re": 1}
 
@@ -118,18 +160,6 @@ def test_the_same_image_runs_on_an_emulated_f405(
     board, twin = load_board(name), load_board("netduinoplus2")
     assert board.flash.origin == twin.flash.origin and board.ram == twin.ram
     assert twin.emulator is not None
-    if shutil.which(twin.emulator.program) is None:
-        pytest.skip(f"{twin.emulator.program} is not on PATH")
     skipped = ("-serial", "null") * SAME_CORE[name]
     other = replace(twin, emulator=replace(twin.emulator, args=(*twin.emulator.args, *skipped)))
-    sample = np.random.default_rng(6).integers(0, 256, (28, 28, 1), dtype=np.uint8)
-    want = reference(sample)
-    with (
-        Emulator(other, firmware(on=board)) as emulator,
-        LinkEngine(
-            hand_model(), emulator.url, watch=emulator.check, counter=board.counter
-        ) as engine,
-    ):
-        found = engine.infer(sample)
-    assert (found.label, found.step, found.exited) == (want.label, want.step, want.exited)
-    assert found.membranes.tolist() == want.membranes.tolist()
+    runs(firmware(on=board), other, board, hand_model, reference)
