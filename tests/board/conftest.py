@@ -151,7 +151,9 @@ def build_firmware(board: Board, folder: Path, flags: tuple[str, ...], tools: st
     own = [HERE / "model.c", *(CORE / f for f in core)]
     include = [f"-I{folder}" for folder in (*board.includes, CORE, HERE)]
     objects = []
-    for i, source in enumerate([*own, *board.sources]):
+    watched = any(flag.startswith("-DBSP_WATCHDOG_MS") for flag in flags)
+    dog = [board.watchdog.source] if watched and board.watchdog is not None else []
+    for i, source in enumerate([*own, *board.sources, *dog]):
         objects.append(f"{i}.o")
         every = ["-O2", *board.cflags, *STRICT, *include, *flags]
         toolchain.compile(str(source), objects[-1], every, folder)

@@ -64,6 +64,13 @@ static int32_t decide(uint8_t *arena, int32_t t, uint32_t *sops) {
 #ifdef TEST_EVENT_INPUT
   collect(arena);
 #endif
+#ifdef TEST_HANG /* in every so manieth inference since boot */
+  static uint32_t inferences;
+  if (t == 1 && ++inferences == TEST_HANG) {
+    for (;;) {
+    }
+  }
+#endif
   for (uint32_t k = 0; k < CLASSES; ++k) {
     if (t == 1) {
       u[k] = 0;

@@ -8,6 +8,7 @@
 #define CCR_LOOPS (1u << 19) /* low-overhead loops may be cached */
 #define CPACR_FLOAT (0xFu << 20)
 #define CFSR_STKOF (1u << 20)
+#define IPSR 0x1FFu /* of XPSR */
 
 #define MPU_TYPE (*(volatile uint32_t *)0xE000ED90u)
 #define MPU_CTRL (*(volatile uint32_t *)0xE000ED94u)
@@ -78,11 +79,13 @@ __attribute__((naked, used)) void bsp_fault(void) {
 }
 
 __attribute__((used)) void bsp_fault_report(const uint32_t *frame) {
-  uint32_t words[5] = {0u, 0u, 0u, 0u, (uint32_t)(uintptr_t)frame};
+  uint32_t exception; /* that is being handled; the frame has the one that it interrupted */
+  __asm__ volatile("mrs %0, ipsr" : "=r"(exception));
+  uint32_t words[5] = {0u, 0u, exception, 0u, (uint32_t)(uintptr_t)frame};
   if (frame >= bsp_stack_bottom && frame + 8 <= bsp_stack_top) {
     words[0] = frame[6]; /* pc */
     words[1] = frame[5]; /* lr */
-    words[2] = frame[7]; /* xpsr, the exception number in its low bits */
+    words[2] |= frame[7] & ~IPSR; /* xpsr, the exception's number in its low bits */
   }
 #if !defined(__ARM_ARCH_6M__)
   words[3] = SCB_CFSR;
