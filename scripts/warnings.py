@@ -16,7 +16,8 @@ CORE = ROOT / "runtime" / "c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-O2")
 # firmware.c includes the header of a generated model; this one stands for it, with a stream and without.
 MODEL = ROOT / "tests" / "board"
-STREAM = ("-DTEST_STREAM", "-DESNN_LINK_STREAM")
+STREAM = ["-DTEST_STREAM", "-DESNN_LINK_STREAM"]
+WATCHED = ["-DBSP_WATCHDOG_MS=1000u"]
 
 
 def main() -> int:
@@ -32,18 +33,23 @@ def main() -> int:
                     tools.compile(str(source), obj, [*STRICT, "-I", str(CORE)], ROOT)
                     count += 1
                 continue
-            for board in list_boards():
-                if not board.runs(target.name):
-                    continue
+            boards = [board for board in list_boards() if board.runs(target.name)]
+            for board in boards:
                 folders = [CORE, MODEL, *board.includes]
                 include = [word for f in folders for word in ("-I", str(f))]
-                every = [s for s in sources if s.name != "esnn_host.c"] + [*board.sources]
                 flags = [*STRICT, *board.cflags, '-DBSP_BOARD="board"', *include]
-                for source in every:
-                    tools.compile(str(source), obj, flags, ROOT)
-                    count += 1
-                for name in ("esnn_link.c", "firmware.c"):
-                    tools.compile(str(CORE / name), obj, [*flags, *STREAM], ROOT)
+                own = [s for s in sources if s.name.startswith("firmware")]
+                if board is boards[0]:  # the rest of the core is the same for all boards of a core
+                    own = [s for s in sources if not s.name.startswith("esnn_host")]
+                every: list[tuple[Path, list[str]]] = [
+                    (file, []) for file in (*own, *board.sources)
+                ]
+                every += [(CORE / name, STREAM) for name in ("esnn_link.c", "firmware.c")]
+                if board.watchdog is not None:
+                    watched = [file for file in board.sources if file.stem == "wait"]
+                    every += [(file, WATCHED) for file in (board.watchdog.source, *watched)]
+                for source, more in every:
+                    tools.compile(str(source), obj, [*flags, *more], ROOT)
                     count += 1
     print(f"{count} compilations without a warning")
     return 0 if count else 1
