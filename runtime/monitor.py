@@ -49,7 +49,7 @@ class Words:
         at = 0
         while at < len(self._buffer):
             if self._buffer[at] == 0:
-                yield from self._piece(self._take(at))
+                yield from self._frame(self._take(at))
                 at = 0
             elif self._buffer[at] == 0x0A and _readable(self._buffer[:at]):
                 yield from self._text(self._take(at))
@@ -63,29 +63,35 @@ class Words:
         """What has come without an end."""
         data = bytes(self._buffer)
         self._buffer.clear()
-        if data:
-            yield from self._piece(data)
+        yield from self._lines(data)
 
     def _take(self, end: int) -> bytes:
         data = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return data
 
-    def _piece(self, data: bytes) -> Iterator[Said]:
-        """What stood before a 0x00 or a silence: a frame, lines of text, or noise."""
-        if not data:
-            return
-        frame = link.decode_frame(data)
+    def _frame(self, data: bytes) -> Iterator[Said]:
+        """What stood before a 0x00."""
+        frame = link.decode_frame(data) if data else None
         if frame is not None:
             self.frames += 1
             yield self._said(frame)
-            return
+        elif all(map(_readable, data.split(b"\n"))):
+            yield from self._lines(data)
+        else:
+            yield self._noise(data)
+
+    def _lines(self, data: bytes) -> Iterator[Said]:
+        """What stood before a silence: lines of text, or noise."""
         for line in data.split(b"\n"):
             if _readable(line):
                 yield from self._text(line)
-            elif line:
-                self.damaged += 1
-                yield Said(DAMAGED, f"{len(line)} bytes that are neither a frame nor text")
+            else:
+                yield self._noise(line)
+
+    def _noise(self, data: bytes) -> Said:
+        self.damaged += 1
+        return Said(DAMAGED, f"{len(data)} bytes that are neither a sound frame nor text")
 
     def _text(self, line: bytes) -> Iterator[Said]:
         text = line.decode("utf-8").rstrip("\r")

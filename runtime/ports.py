@@ -74,9 +74,8 @@ def choose_port(board: Board | None) -> str:
     known = {usb for each in list_boards() if each.usb is not None for usb in each.usb.ids}
     candidates = [port for port in ports if port.usb in known]
     if len(candidates) != 1:
-        some = candidates or ports
-        what = "several boards' ports" if candidates else "no known board's port"
-        raise UsageError(f"there is {what}; {_listed(some)}")
+        what = "several boards' ports are there" if candidates else "no port is a known board's"
+        raise UsageError(f"{what}; {_listed(candidates or ports)}")
     return candidates[0].device
 
 
