@@ -116,28 +116,29 @@ def write_volume(
     target = volume.path / file.name
     handed = False
     try:
-        with target.open("wb") as f:
-            for at in range(0, len(data), _CHUNK):
-                f.write(data[at : at + _CHUNK])
-                progress(min(at + _CHUNK, len(data)) / len(data))
-            f.flush()
-            handed = True
-            os.fsync(f.fileno())
-    except OSError as e:
-        # A boot loader takes its drive away as soon as it has the last block, often before fsync returns.
-        if not handed or not _within(leaves, volume.gone):
-            raise _failed_copy(volume, target, e) from None
+        try:
+            with target.open("wb") as f:
+                for at in range(0, len(data), _CHUNK):
+                    f.write(data[at : at + _CHUNK])
+                    progress(min(at + _CHUNK, len(data)) / len(data))
+                f.flush()
+                handed = True
+                os.fsync(f.fileno())
+        except OSError as e:
+            # A boot loader takes its drive away as soon as it has the last block, often before fsync returns.
+            if not handed or not _within(leaves, volume.gone):
+                raise _failed_copy(volume, target, e) from None
+        if not uf2:
+            _read_report(volume, fail, before, reports)
+        elif not _within(leaves, volume.gone):
+            raise EdgesnnError(
+                f"{volume.path} is still there {leaves:g} s after the copy, so the board has not taken the file; "
+                "unplug it, let it appear as a drive again and flash again"
+            )
     except KeyboardInterrupt:
         raise EdgesnnError(
-            "interrupted: the board now holds no whole firmware; flash it again"
+            "interrupted: the board may now hold no whole firmware; flash it again"
         ) from None
-    if not uf2:
-        _read_report(volume, fail, before, reports)
-    elif not _within(leaves, volume.gone):
-        raise EdgesnnError(
-            f"{volume.path} is still there {leaves:g} s after the copy, so the board has not taken the file; "
-            "unplug it, let it appear as a drive again and flash again"
-        )
 
 
 def _read_report(volume: Volume, fail: Path, before: object, seconds: float) -> None:
