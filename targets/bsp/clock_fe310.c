@@ -1,15 +1,16 @@
 /* SiFive FE310-G002 on a board with a 16 MHz crystal: PLL to 128 MHz, pins of UART0 (GPIO 16 receives, 17 sends).
  * FE310-G002 manual, chapters PRCI, GPIO, SPI. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(address) (*(volatile uint32_t *)(address))
-#define RING REG(0x10008000u)
-#define CRYSTAL REG(0x10008004u)
-#define PLL REG(0x10008008u)
-#define PLL_DIVIDER REG(0x1000800Cu)
-#define GPIO_FUNCTION_ON REG(0x10012038u)
-#define GPIO_FUNCTION REG(0x1001203Cu)
-#define FLASH_CLOCK REG(0x10014000u)
+#define REG BSP_REG
+#define RING 0x10008000u
+#define CRYSTAL 0x10008004u
+#define PLL 0x10008008u
+#define PLL_DIVIDER 0x1000800Cu
+#define GPIO_FUNCTION_ON 0x10012038u
+#define GPIO_FUNCTION 0x1001203Cu
+#define FLASH_CLOCK 0x10014000u
 
 #define OSCILLATOR_ON (1u << 30)
 #define READY (1u << 31)           /* oscillators and PLL */
@@ -28,9 +29,9 @@
 #error "the PLL is set to 128 MHz"
 #endif
 
-static int32_t ready(volatile uint32_t *of) {
+static int32_t ready(uint32_t of) {
   for (uint32_t i = 0u; i < PATIENCE; ++i) {
-    if ((*of & READY) != 0u) {
+    if ((REG(of) & READY) != 0u) {
       return 1;
     }
   }
@@ -38,23 +39,23 @@ static int32_t ready(volatile uint32_t *of) {
 }
 
 void bsp_clock_init(void) {
-  GPIO_FUNCTION &= ~UART0_PINS;
-  GPIO_FUNCTION_ON |= UART0_PINS;
+  REG(GPIO_FUNCTION) &= ~UART0_PINS;
+  REG(GPIO_FUNCTION_ON) |= UART0_PINS;
   /* The boot loader may have left the PLL in use: it must not be while it is set. */
-  RING |= OSCILLATOR_ON;
-  (void)ready(&RING);
-  PLL &= ~PLL_IN_USE;
-  FLASH_CLOCK = FLASH_BY_8;
-  CRYSTAL = OSCILLATOR_ON;
-  if (ready(&CRYSTAL) == 0) {
+  REG(RING) |= OSCILLATOR_ON;
+  (void)ready(RING);
+  REG(PLL) &= ~PLL_IN_USE;
+  REG(FLASH_CLOCK) = FLASH_BY_8;
+  REG(CRYSTAL) = OSCILLATOR_ON;
+  if (ready(CRYSTAL) == 0) {
     return;
   }
-  PLL_DIVIDER = DIVIDE_BY_1;
-  PLL = PLL_OF_CRYSTAL | PLL_512_MHZ | PLL_BY_4;
+  REG(PLL_DIVIDER) = DIVIDE_BY_1;
+  REG(PLL) = PLL_OF_CRYSTAL | PLL_512_MHZ | PLL_BY_4;
   for (uint32_t i = 0u; i < SETTLE; ++i) {
-    (void)PLL; /* READY means nothing before */
+    (void)REG(PLL); /* READY means nothing before */
   }
-  if (ready(&PLL) != 0) {
-    PLL |= PLL_IN_USE;
+  if (ready(PLL) != 0) {
+    REG(PLL) |= PLL_IN_USE;
   }
 }

@@ -2,10 +2,11 @@
  * instruction cache. nRF51 Series Reference Manual, chapter CLOCK; nRF52840 Product Specification v1.7, 5.4 (CLOCK),
  * 4.3 (NVMC). */
 #include "bsp.h"
+#include "reg.h"
 
-#define START_CRYSTAL (*(volatile uint32_t *)0x40000000u)
-#define CRYSTAL_STARTED (*(volatile uint32_t *)0x40000100u)
-#define CACHE (*(volatile uint32_t *)0x4001E540u)
+#define START_CRYSTAL BSP_REG(0x40000000u)
+#define CRYSTAL_STARTED BSP_REG(0x40000100u)
+#define CACHE BSP_REG(0x4001E540u)
 #define CACHE_ON 1u
 
 #define PATIENCE 100000u /* it takes about a millisecond; this is at least ten */

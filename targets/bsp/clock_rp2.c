@@ -2,8 +2,9 @@
  * RP2040 datasheet 2.14 (resets), 2.15 (clocks), 2.16 (crystal), 2.18 (PLL), 2.19 (GPIO); RP2350 datasheet 7.5, 8.1,
  * 8.2, 8.6, 9. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(address) (*(volatile uint32_t *)(address))
+#define REG BSP_REG
 /* Every register again, where ones set or clear bits. */
 #define SET(address) REG((address) + 0x2000u)
 #define CLEAR(address) REG((address) + 0x3000u)

@@ -1,8 +1,9 @@
 /* Nordic UART (nRF51, and the nRF52's without DMA). nRF51 Series Reference Manual, chapter UART; nRF52840 Product
  * Specification v1.7, 6.34. Its FIFO holds six bytes. BSP_UART_TX_PIN, BSP_UART_RX_PIN: of P0 0 to 31, of P1 from 32. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(offset) (*(volatile uint32_t *)(BSP_UART_BASE + (offset)))
+#define REG(offset) BSP_REG(BSP_UART_BASE + (offset))
 #define START_RX REG(0x000u)
 #define START_TX REG(0x008u)
 #define RX_READY REG(0x108u)
@@ -15,7 +16,7 @@
 #define TX_DATA REG(0x51Cu)
 #define BAUD REG(0x524u)
 
-#define GPIO(pin, offset) (*(volatile uint32_t *)(0x50000000u + 0x300u * ((pin) / 32u) + (offset)))
+#define GPIO(pin, offset) BSP_REG(0x50000000u + 0x300u * ((pin) / 32u) + (offset))
 #define OUT_SET(pin) GPIO(pin, 0x508u)
 #define OUTPUTS_SET(pin) GPIO(pin, 0x518u)
 #define PIN_CONFIG(pin) GPIO(pin, 0x700u + 4u * ((pin) % 32u))

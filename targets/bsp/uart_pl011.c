@@ -1,8 +1,9 @@
 /* Arm PL011 UART (Stellaris LM3S, RP2040, RP2350). Technical reference manual DDI 0183. Its FIFO holds 16 bytes or
  * more. Pins and clock are the board's matter. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(offset) (*(volatile uint32_t *)(BSP_UART_BASE + (offset)))
+#define REG(offset) BSP_REG(BSP_UART_BASE + (offset))
 #define UART_DATA REG(0x00u)
 #define UART_FLAGS REG(0x18u)
 #define UART_DIVISOR REG(0x24u)

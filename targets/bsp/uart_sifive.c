@@ -1,7 +1,8 @@
 /* SiFive UART (FE310). FE310-G002 manual, chapter UART. Its FIFOs hold eight bytes. Pins are the board's matter. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(offset) (*(volatile uint32_t *)(BSP_UART_BASE + (offset)))
+#define REG(offset) BSP_REG(BSP_UART_BASE + (offset))
 #define TX_DATA REG(0x00u)
 #define RX_DATA REG(0x04u)
 #define TX_CONTROL REG(0x08u)
