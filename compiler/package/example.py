@@ -122,8 +122,8 @@ def _continuous(program: ir.Program) -> str:
         if found:
             break
     return (
-        f"#define EVENTS {len(index)}u\n#define EVENT_US {gap}u /* from one to the next */\n"
-        f"#define UNTIL_US {_STEPS * stream.step_us}u\n\n{_PATTERN}\n"
+        f"#define EVENTS {len(index)}u\n#define EVENT_US UINT64_C({gap}) /* from one to the next */\n"
+        f"#define UNTIL_US UINT64_C({_STEPS * stream.step_us})\n\n{_PATTERN}\n"
         "static uint32_t event_address(uint32_t i) {\n"
         f"  return pattern(i) % {units}u;\n}}\n\n{_decisions(found)}"
     )
@@ -157,16 +157,17 @@ def _answer(d: Decision) -> str:
 def _decisions(found: list[TimedDecision]) -> str:
     """Rows of time, class, step, smoothed class and whether it is reported."""
     rows = [
-        f"  {{{d.time}u, {d.decision.label}u, {d.decision.step}u, "
-        f"{_NONE if d.smoothed is None else d.smoothed}u, {int(d.detected)}u}}"
+        f"  {{UINT64_C({d.time}), {{{d.decision.label}u, {d.decision.step}u, "
+        f"{_NONE if d.smoothed is None else d.smoothed}u, {int(d.detected)}u}}}}"
         for d in found
     ]
     # C has no empty array.
-    body = ",\n".join(rows or ["  {0u, 0u, 0u, 0u, 0u}"])
+    body = ",\n".join(rows or ["  {0u, {0u, 0u, 0u, 0u}}"])
     return (
         f"#define DECISIONS {len(found)}u\n\n"
-        "/* Of each: time, class, timestep, class after the votes, 1 where it is reported. */\n"
-        f"static const uint32_t answers[{max(len(found), 1)}][5] = {{\n{body}\n}};\n"
+        "/* Of each its time; class, timestep, class after the votes, and 1 where it is reported. */\n"
+        "typedef struct answer_t {\n  uint64_t time;\n  uint32_t said[4];\n} answer_t;\n\n"
+        f"static const answer_t answers[{max(len(found), 1)}] = {{\n{body}\n}};\n"
     )
 
 

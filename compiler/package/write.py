@@ -83,7 +83,7 @@ def _files(
     bundle: Bundle, program: ir.Program, kind: str, names: Names, target: Target
 ) -> dict[str, bytes]:
     """All files but the marker, by path."""
-    sources = package_sources(bundle.path / "src", names, target)
+    sources = package_sources(bundle.path / "src", names, target, optimise=kind == "arduino")
     words = package_words(bundle, program, kind, names, target, sources)
     texts = {f"src/{name}": text for name, text in sources.items()}
     renamed = (("LIBRARY", names.library), ("MODEL", names.model), ("TARGET", target.name))
@@ -126,7 +126,7 @@ def _library_json(words: Mapping[str, str], target: Target, main: str) -> str:
         "frameworks": "*",
         "platforms": "*",
         "headers": f"{words['library']}.h",
-        "build": {"flags": list(target.kernel_flags)},
+        "build": {"flags": [*target.kernel_flags, "-w"]},
         "examples": [
             {
                 "name": words["model"],

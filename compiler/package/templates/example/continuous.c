@@ -7,17 +7,17 @@ static uint32_t decisions;
 /* Print the newest decision: 1 where it is the reference's. */
 static int32_t decided(void) {
   esnn_stream_decision d;
-  const uint32_t *want = answers[decisions < DECISIONS ? decisions : 0u];
+  const answer_t *want = &answers[decisions < DECISIONS ? decisions : 0u];
   int32_t same = decisions < DECISIONS && esnn_stream_result(&stream, &d) == ESNN_OK;
   if (!same) return 0;
-  same = d.time == want[0] && d.label == want[1] && d.step == want[2] && d.smoothed == want[3] && d.detected == want[4];
-  say("at ");
-  say_number((int32_t)d.time);
-  say(" class ");
+  same = d.time == want->time && d.label == want->said[0] && d.step == want->said[1] &&
+         d.smoothed == want->said[2] && d.detected == want->said[3];
+  say("decision ");
+  say_number((int32_t)++decisions);
+  say(": class ");
   say(class_names[d.label]);
   say(d.detected != 0u ? ", reported" : "");
   say(same ? ": equal to the reference\n" : ": DIFFERS from the reference\n");
-  ++decisions;
   return same;
 }
 
@@ -36,7 +36,7 @@ static int32_t try_model(void) {
   if (status >= 0) status = esnn_stream_init(&stream, &@{library}_stream, &ctx, memory, sizeof memory);
   decisions = 0;
   for (i = 0; i < EVENTS && status >= 0; ++i) {
-    while ((status = esnn_stream_event(&stream, (uint64_t)i * EVENT_US, event_address(i))) == ESNN_DUE) {
+    while ((status = esnn_stream_event(&stream, i * EVENT_US, event_address(i))) == ESNN_DUE) {
       status = run_step(&same); /* the event belongs to a later step: offer it again */
       if (status < 0) break;
     }
