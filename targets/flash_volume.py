@@ -132,8 +132,8 @@ def write_volume(
             _read_report(volume, fail, before, reports)
         elif not _within(leaves, volume.gone):
             raise EdgesnnError(
-                f"{volume.path} is still there {leaves:g} s after the copy, so the board has not taken the file; "
-                "unplug it, let it appear as a drive again and flash again"
+                f"{volume.path} is still there {leaves:g} s after the copy, so the board has not taken the "
+                "file; unplug it, let it appear as a drive again and flash again"
             )
     except KeyboardInterrupt:
         raise EdgesnnError(
