@@ -1,5 +1,6 @@
 /* Nordic UART (nRF51, and the nRF52's without DMA). nRF51 Series Reference Manual, chapter UART; nRF52840 Product
- * Specification v1.7, 6.34. Its FIFO holds six bytes. BSP_UART_TX_PIN, BSP_UART_RX_PIN: of P0 0 to 31, of P1 from 32. */
+ * Specification v1.7, 6.34. Its FIFO holds six bytes. BSP_UART_TX_PIN, BSP_UART_RX_PIN: 0 to 31 are P0's, from 32 on
+ * P1's. */
 #include "bsp.h"
 #include "reg.h"
 

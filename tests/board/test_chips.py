@@ -30,7 +30,13 @@ def run_model(board: Board, folder: Path, *flags: str) -> tuple[dict[str, int], 
     sources = [s for s in board.sources if s.name.startswith(("clock_", "uart_"))]
     assert len(sources) == 2
     model = MODELS[board.name]
-    command = [cc, *STRICT, *flags, f"-DMODEL={model}", *(["-D__ARM_ARCH_7EM__"] * (model == 52))]
+    command: list[str | Path] = [
+        cc,
+        *STRICT,
+        *flags,
+        f"-DMODEL={model}",
+        *(["-D__ARM_ARCH_7EM__"] * (model == 52)),
+    ]
     command += [f"-D{name}={value}" for name, value in board.defines.items()]
     command += [f"-I{board.includes[0]}", "-include", HERE / "chip_model.h"]
     command += [HERE / "chip_model.c", *sources, "-o", folder / "model"]
