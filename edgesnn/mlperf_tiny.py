@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ import numpy as np
 
 from edgesnn.data import load
 from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.files import write_atomic
+from edgesnn.runtime.files import replace_folder, writable_folder, write_atomic
 from edgesnn.runtime.link import SerialPort
 from edgesnn.runtime.ports import choose_port
 from edgesnn.targets.board import Board, load_board
@@ -29,11 +30,14 @@ from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 COMMAND_BYTES = 31  # of a frame in one `db`: as many as the runner sends
+MOST_RUNS = 1_000_000  # that the firmware does at one command
 _READY = "m-ready"
 _ANSWER = 5.0  # seconds of silence after which a board counts as dead
 _COMPUTE = 600.0  # the same of an `infer`
 _QUIET = 0.2
 _GREETINGS = 4
+_LABELS = "y_labels.csv"
+_SCRIPTS = {"accuracy": "tests_accuracy.yaml", "performance": "tests_performance.yaml"}
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     return {
         "mean": float(values.mean()),
         "median": float(np.median(values)),
-        "p90": float(np.percentile(values, 90)),
+        "p90": float(np.percentile(values, 90, method="inverted_cdf")),
         "min": float(values.min()),
         "max": float(values.max()),
     }
@@ -242,17 +246,10 @@ def run(
 
     port: of the board; without one it is emulated. What is returned: `report`.
     """
-    for name, value, least in (("runs", runs, 1), ("warm-up", warm_up, 0), ("samples", samples, 1)):
-        if value is not None and value < least:
-            raise UsageError(f"--{name} is {value}; it is at least {least}")
+    _check_counts(runs, warm_up)
     compiled = Bundle.open(bundle)
-    dataset = load(data, "test", data_dir)
-    count = len(dataset) if samples is None else samples
-    if count > len(dataset):
-        raise UsageError(f"the test split of {data} has {len(dataset)} samples, not {count}")
+    frames, labels = _frames(compiled, data, samples, data_dir)
     with connect(compiled, port) as (device, emulated):
-        little = np.dtype(compiled.input_dtype).newbyteorder("<")
-        frames = (compiled.check_sample(x).astype(little).tobytes() for x in dataset.x[:count])
         try:
             found = list(measure(device, frames, runs, warm_up))
         finally:
@@ -264,7 +261,67 @@ def run(
         "data": data,
         "emulated": emulated is not None,
     }
-    return {**about, "runs": runs, "warm_up": warm_up, **report(found, dataset.y[:count], emulated)}
+    return {**about, "runs": runs, "warm_up": warm_up, **report(found, labels, emulated)}
+
+
+def export(
+    bundle: Path | str,
+    data: str,
+    folder: Path | str,
+    *,
+    samples: int | None = None,
+    runs: int = 10,
+    warm_up: int = 1,
+    data_dir: str | None = None,
+) -> Path:
+    """Write what the benchmark's own runner reads: frames and labels of a test split, a script for each mode.
+
+    An older export is replaced. UsageError where `folder` holds anything else.
+    """
+    _check_counts(runs, warm_up)
+    compiled, place = Bundle.open(bundle), Path(folder)
+    frames, labels = _frames(compiled, data, samples, data_dir)
+    writable_folder(place, _SCRIPTS["accuracy"], "--export")
+    key, model = _shown(compiled.name), re.sub(r"[^\w.-]", "-", compiled.name)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".edgesnn-", dir=place.parent) as temporary:
+            new = Path(temporary) / "export"
+            (new / model).mkdir(parents=True)
+            truth = ""
+            for i, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+                (new / model / f"{i:05}.bin").write_bytes(frame)
+                truth += f"{i:05}.bin,{compiled.classes},{label}\n"
+            (new / model / _LABELS).write_text(truth, encoding="utf-8")
+            modes = {"accuracy": (len(frames), 1, 0), "performance": (5, runs, warm_up)}
+            for mode, (loop, n, w) in modes.items():
+                steps = f"    - loop {loop}:\n      - download\n      - infer {n} {w}\n"
+                about = f"  name: {model}\n  model: {model}\n  truth_file: {_LABELS}\n  script:\n"
+                script = f"{json.dumps(key)}:\n{about}{steps}"
+                (new / _SCRIPTS[mode]).write_text(script, encoding="utf-8")
+            replace_folder(new, place)
+    except OSError as e:
+        raise EdgesnnError(f"cannot write {place}: {e.strerror or e}") from None
+    return place
+
+
+def _check_counts(runs: int, warm_up: int) -> None:
+    for name, value, least in (("runs", runs, 1), ("warm-up", warm_up, 0)):
+        if not least <= value <= MOST_RUNS:
+            raise UsageError(f"--{name} is {value}; choose {least} to {MOST_RUNS}")
+
+
+def _frames(
+    bundle: Bundle, data: str, samples: int | None, data_dir: str | None
+) -> tuple[list[bytes], np.ndarray]:
+    """The first `samples` of a test split as the board takes them (samples little-endian), int64[n] labels."""
+    dataset = load(data, "test", data_dir)
+    count = len(dataset) if samples is None else samples
+    if not 1 <= count <= len(dataset):
+        raise UsageError(f"--samples is {count}; the test split of {data} has {len(dataset)}")
+    little = np.dtype(bundle.input_dtype).newbyteorder("<")
+    frames = [bundle.check_sample(x).astype(little).tobytes() for x in dataset.x[:count]]
+    return frames, dataset.y[:count]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -282,11 +339,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=10, help="inferences measured per sample (10)")
     parser.add_argument("--warm-up", type=int, default=1, help="inferences before them (1)")
     parser.add_argument("--out", help="write all that was said to this file")
+    parser.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help="write what the benchmark's own runner reads, run nothing",
+    )
     parser.add_argument("--data-dir", help="where data sets lie; default EDGESNN_DATA")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = vars(parser.parse_args(arguments))
-    as_json = args.pop("json")
+    as_json, folder = args.pop("json"), args.pop("export")
     try:
+        if folder is not None:
+            for name in ("port", "out"):
+                args.pop(name)
+            print(f"written: {export(args.pop('bundle'), args.pop('data'), folder, **args)}")
+            return 0
         about = run(args.pop("bundle"), args.pop("data"), **args)
     except EdgesnnError as error:
         print(f"mlperf_tiny: {error}", file=sys.stderr)

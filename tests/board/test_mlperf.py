@@ -475,10 +475,21 @@ def test_the_driver(
     assert said[0] == "> %" and said.count("> infer 2 1%") == n
     assert mlperf_tiny.main([*words, "--samples", "3"]) == 0
     assert "66.67 %" in capsys.readouterr().out
+    for _ in range(2):  # the second time in place of the first
+        assert mlperf_tiny.main([*words, "--export", str(tmp_path / "x"), "--samples", "5"]) == 0
+        capsys.readouterr()
+    folder = tmp_path / "x" / bundle.name
+    truth = (folder / "y_labels.csv").read_text().splitlines()
+    assert truth == [f"{i:05}.bin,{bundle.classes},{y[i]}" for i in range(5)]
+    assert (folder / "00004.bin").read_bytes() == as_bytes(bundle, samples[4])
+    script = (tmp_path / "x" / "tests_performance.yaml").read_text()
+    assert script.startswith(f'"{bundle.name}":\n') and "      - infer 2 1\n" in script
     for bad, code, message in (
-        (["--samples", "0"], 2, "at least 1"),
-        (["--samples", "999"], 2, f"has {n} samples"),
-        (["--runs", "0"], 2, "at least 1"),
+        (["--samples", "0"], 2, "--samples is 0"),
+        (["--samples", "999"], 2, f"has {n}"),
+        (["--runs", "0"], 2, "choose 1 to 1000000"),
+        (["--export", "."], 2, "current folder"),
+        (["--export", str(tmp_path)], 2, "holds other files"),
         (["--port", "/dev/no-such-port"], 1, "no port /dev/no-such-port"),
         (["--data", str(tmp_path / "none.npz")], 1, "none.npz"),
     ):
