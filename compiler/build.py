@@ -48,6 +48,7 @@ MICRO = Path(__file__).resolve().parent / "micro"
 _CODEGENS = ("c", "llvm")
 PROTOCOLS = ("edgesnn", "mlperf-tiny")
 _STREAM = "model_stream.c"
+_SHORTEST_WATCHDOG = 10  # milliseconds
 _NODE_FUNCTIONS = r"(^|:)node_\d+$"
 _ENTRIES = ("esnn_run", "esnn_push_frame", "esnn_init", "esnn_step")
 _STREAM_ENTRIES = (
@@ -76,6 +77,7 @@ def compile_program(
     styles: Mapping[str, Style] | None = None,
     budget: Budget | None = None,
     protocol: str = "edgesnn",
+    watchdog: int | None = None,
 ) -> Bundle:
     """Compile a program into the bundle folder `out` and open it.
 
@@ -85,6 +87,7 @@ def compile_program(
     replaced in one rename; anything else that is in the way is refused. styles: of some nodes, whatever
     they cost (choose.py). budget: EdgesnnError where the model takes more; an older bundle then stays.
     protocol: what the firmware speaks, "edgesnn" (docs/FORMAT.md) or "mlperf-tiny" (docs/MLPERF-TINY.md).
+    watchdog: milliseconds without a sign of life after which the board resets itself.
     """
     say = progress or (lambda _: None)
     if codegen not in _CODEGENS:
@@ -107,13 +110,15 @@ def compile_program(
     check_replaceable(folder)
     check_program(program)
     _check_protocol(protocol, program, on)
+    _check_watchdog(watchdog, protocol, on)
     tools = find_toolchain(machine, toolchain)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edgesnn-", dir=folder.parent) as temporary:
             place = Path(temporary) / "bundle"
             build = _Build(
-                program, machine, on, tools, codegen, prefer, styles, budget, place, protocol
+                *(program, machine, on, tools, codegen, prefer, styles, budget, place, protocol),
+                watchdog,
             )
             build.run(say)
             replace_folder(build.root, folder)
@@ -138,6 +143,24 @@ def _check_protocol(protocol: str, program: ir.Program, board: Board | None) -> 
         )
 
 
+def _check_watchdog(watchdog: int | None, protocol: str, board: Board | None) -> None:
+    """UsageError where nothing has such a watchdog."""
+    if watchdog is None:
+        return
+    if board is None:
+        raise UsageError("--watchdog is firmware's; name a --board (`edgesnn boards` lists them)")
+    if board.watchdog is None:
+        raise UsageError(f"there is no watchdog for board {board.name}; leave out --watchdog")
+    if protocol != "edgesnn":
+        raise UsageError(f"the firmware of --protocol {protocol} has no watchdog; leave one out")
+    most = board.watchdog.most_ms
+    if not _SHORTEST_WATCHDOG <= watchdog <= most:
+        raise UsageError(
+            f"--watchdog {watchdog} is not in {_SHORTEST_WATCHDOG}...{most}, the milliseconds that board "
+            f"{board.name} can be given"
+        )
+
+
 class _Build:
     """One compilation in a fresh folder; every tool runs inside it with relative names."""
 
@@ -153,8 +176,9 @@ class _Build:
         budget: Budget | None,
         root: Path,
         protocol: str,
+        watchdog: int | None,
     ) -> None:
-        self.protocol = protocol
+        self.protocol, self.watchdog = protocol, watchdog
         self.program, self.target, self.board = program, target, board
         self.tools, self.codegen, self.root = tools, codegen, root
         self.bounds = prove(program)
@@ -268,6 +292,9 @@ class _Build:
         support.mkdir()
         header, own, own_flags = self._protocol_sources(board)
         sources = [*board.sources, *(C_CORE / name for name in own)]
+        if self.watchdog is not None and board.watchdog is not None:
+            sources.append(board.watchdog.source)
+            own_flags.append(f"-DBSP_WATCHDOG_MS={self.watchdog}u")
         for file in [*sources, C_CORE / header]:
             shutil.copy(file, support / file.name)
         includes = [f for folder in board.includes for f in ("-I", str(folder))]
@@ -424,6 +451,7 @@ class _Build:
             "target": self.target.name,
             "board": self.board.name if self.board else None,
             "protocol": self.protocol,
+            "watchdog_ms": self.watchdog,
             "codegen": self.codegen,
             "versions": {"edgesnn": version("edgesnn"), "compiler": self.tools.version, **versions},
             "memory": {**memory, "arena": arena},

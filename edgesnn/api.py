@@ -256,6 +256,7 @@ def compile(
     prefer: str = "speed",
     budget: str | None = None,
     protocol: str = "edgesnn",
+    watchdog: int | None = None,
     progress: Say | None = None,
 ) -> Bundle:
     """Compile a checkpoint (.pt or zoo:<name>), program (.esnn) or bundle for a target or board.
@@ -264,6 +265,7 @@ def compile(
     weights: int8, int6, int4, ternary or power-of-two, only when a checkpoint is lowered; by default what
     it was trained for. weight_bits: 2...8, the older way to say int2...int8. prefer: "speed", or "ram": layer
     by layer over all timesteps where that saves memory. protocol: of the firmware, "edgesnn" or "mlperf-tiny".
+    watchdog: milliseconds after which a board that hangs resets itself.
     """
     from edgesnn.compiler.budget import parse_budget
     from edgesnn.compiler.build import compile_program
@@ -292,6 +294,7 @@ def compile(
         prefer=prefer,
         budget=limits,
         protocol=protocol,
+        watchdog=watchdog,
         progress=progress,
     )
 

@@ -419,6 +419,7 @@ def compile(
     budget: str | None = None,
     package: str | None = None,
     protocol: str = "edgesnn",
+    watchdog: int | None = None,
     explain: bool = False,
     json: bool = False,
 ) -> None:
@@ -436,6 +437,7 @@ def compile(
         budget: Limits, such as ram=64k,flash=256k,stack=2k,instructions=2M (of an inference at worst).
         package: cmake, arduino, zephyr or platformio: a library instead of a bundle (docs/PACKAGES.md).
         protocol: What the firmware speaks: edgesnn, or mlperf-tiny (docs/MLPERF-TINY.md).
+        watchdog: Milliseconds after which a board that hangs resets itself: no step of a model may take as long.
         explain: Print the kernels considered for each layer, their predicted cost, and the choice.
         json: Print what was built as one JSON object.
     """
@@ -448,6 +450,7 @@ def compile(
         "prefer": prefer,
         "budget": budget,
         "protocol": protocol,
+        "watchdog": watchdog,
         "progress": _say,
     }
     with _quiet_stdout(json):
