@@ -437,7 +437,7 @@ def compile(
         budget: Limits, such as ram=64k,flash=256k,stack=2k,instructions=2M (of an inference at worst).
         package: cmake, arduino, zephyr or platformio: a library instead of a bundle (docs/PACKAGES.md).
         protocol: What the firmware speaks: edgesnn, or mlperf-tiny (docs/MLPERF-TINY.md).
-        watchdog: Milliseconds after which a board that hangs resets itself: no step of a model may take as long.
+        watchdog: Milliseconds after which a board that hangs resets itself; no timestep may take as long.
         explain: Print the kernels considered for each layer, their predicted cost, and the choice.
         json: Print what was built as one JSON object.
     """
