@@ -551,7 +551,7 @@ class LinkEngine:
                 self._ready()
                 return run()
             except (_Reset, _PortGone) as e:
-                why = str(e)
+                why, _, _ = str(e).partition(";")  # the advice is for who does it by hand
                 self._lost(e)
                 if isinstance(e, _PortGone) and self._reconnect <= 0:
                     raise
@@ -562,7 +562,8 @@ class LinkEngine:
                 self._greeted = False  # nobody knows how far the board has come
                 raise
         raise LinkLost(
-            f"{why}, {_RESTARTS + 1} times in one sample; check its power, and its watchdog's time"
+            f"{why}: {_RESTARTS + 1} times in one sample; check cable and power, and that no timestep takes "
+            "longer than the watchdog allows"
         )
 
     @contextlib.contextmanager
@@ -587,7 +588,7 @@ class LinkEngine:
                 time //= self._stream.values * np.dtype(self._stream.dtype).itemsize
                 unit = "samples" if self._stream.source == "sound" else "rows"
             text = (
-                f"{why}: the stream has ended after {time} {unit} ({self._stream.seconds(time):g} s); "
+                f"{str(why).partition(';')[0]}: the stream has ended after {time} {unit} ({self._stream.seconds(time):g} s); "
                 "begin another with start_stream()"
             )
             lost = isinstance(why, LinkLost)
@@ -881,7 +882,8 @@ class LinkEngine:
         line = 10 * (len(data) + PAYLOAD_BYTES) / self._baud  # seconds to move both frames
         limit = self._run_timeout if slow else self._timeout
         start = heard = now = time.monotonic()
-        copies = answers = damaged = 0
+        copies = answers = 0
+        sound = self.damaged
         while now < min(heard + limit, start + _PATIENCE * limit):
             if copies:
                 self.resent += 1
@@ -891,14 +893,14 @@ class LinkEngine:
             copies += 1
             sent = time.monotonic()
             end = deadline = min(sent + line + pace.wait, heard + limit)
-            before = damaged
+            before = self.damaged
             while (raw := port.read_frame(deadline)) is not None:
                 frame, now = decode_frame(raw), time.monotonic()
                 answers += 1
                 if frame is not None and frame.op & RESPONSE:  # no echo
                     heard = now
                 if frame is None or frame.op == UNREADABLE:
-                    damaged += 1
+                    self.damaged += 1
                     # As many answers as copies: no other is due but what has come already.
                     deadline = min(end, now + (2 * quick.mean if answers < copies else 0))
                 else:
@@ -906,14 +908,13 @@ class LinkEngine:
                     if self._answers(frame, op):
                         if copies == 1:
                             pace.saw(now - sent)
-                        self.damaged += damaged
                         return frame.payload
                 if now > end + limit:  # a line that is never quiet
                     break
-            if damaged == before:
+            if self.damaged == before:
                 pace.silent()
             now = time.monotonic()
-        self.damaged += damaged
+        damaged = self.damaged - sound
         if damaged:
             raise LinkLost(
                 f"no readable answer on {port.url} ({damaged} damaged frames); check the cable, "
@@ -961,6 +962,8 @@ class LinkEngine:
         if frame.sequence != self._sequence or frame.op != op | RESPONSE:
             return False  # late answer to a frame that was sent twice
         if frame.status == _ERR_SESSION:
+            if frame.payload == bytes([self._session]):
+                return False  # told to another program on the same wire
             if frame.payload == b"\0":
                 raise _Reset(f"the board on {self._url} was reset")
             raise EdgesnnError(
