@@ -551,8 +551,7 @@ class LinkEngine:
                 self._ready()
                 return run()
             except (_Reset, _PortGone) as e:
-                why, _, _ = str(e).partition(";")  # the advice is for who does it by hand
-                self._lost(e)
+                why = self._lost(e)
                 if isinstance(e, _PortGone) and self._reconnect <= 0:
                     raise
                 if restart < _RESTARTS:
@@ -576,10 +575,11 @@ class LinkEngine:
             assert self._ended is not None
             raise self._ended from None
 
-    def _lost(self, why: EdgesnnError) -> None:
-        """The board knows nothing any more, its port may be gone; a stream has ended."""
+    def _lost(self, error: EdgesnnError) -> str:
+        """The board knows nothing any more, its port may be gone; a stream has ended. What happened, in words."""
+        why, _, _ = str(error).partition(";")  # the advice is for who has to act
         self._greeted = False
-        if isinstance(why, _PortGone):
+        if isinstance(error, _PortGone):
             self._drop()
         if self._stream is not None:
             time, unit = self._taken, "us"
@@ -588,11 +588,12 @@ class LinkEngine:
                 time //= self._stream.values * np.dtype(self._stream.dtype).itemsize
                 unit = "samples" if self._stream.source == "sound" else "rows"
             text = (
-                f"{str(why).partition(';')[0]}: the stream has ended after {time} {unit} ({self._stream.seconds(time):g} s); "
+                f"{why}: the stream has ended after {time} {unit} ({self._stream.seconds(time):g} s); "
                 "begin another with start_stream()"
             )
-            lost = isinstance(why, LinkLost)
+            lost = isinstance(error, LinkLost)
             self._stream, self._ended = None, LinkLost(text) if lost else EdgesnnError(text)
+        return why
 
     def _ready(self) -> None:
         """A board that is greeted, behind a port that is open."""
