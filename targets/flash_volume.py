@@ -69,8 +69,8 @@ def find_volume(
         found = [_volume(place) for place in _places(label, uf2)]
     if not found:
         _check_unmounted(label)
-        name = f"drive {label}" if label else "drive with INFO_UF2.TXT"
-        raise EdgesnnError(f"no {name} found{do}, or give --volume PATH")
+        what = f"no drive {label} found" if label else f"no drive with {INFO_UF2} found"
+        raise EdgesnnError(f"{what}{do}, or give --volume PATH")
     fitting = [volume for volume in found if _fits(volume, ids)]
     if len(fitting) > 1:
         places = ", ".join(str(volume.path) for volume in fitting)

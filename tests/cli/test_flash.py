@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pty
@@ -247,3 +248,28 @@ def test_boards_of_ones_own(run: Any, own_boards: Path, monkeypatch: pytest.Monk
     assert "emulated by" in run("boards", "mps2-an386").out
     assert run("boards", "own-board", "--json").json() == own
     assert "unknown board" in run("boards", "nope").error(2)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Every text of a Python file, a NUL where something is filled in."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_the_messages_in_the_documentation_are_those_of_the_code(repo: Path) -> None:
+    files = [*repo.glob("targets/flash*.py"), repo / "edgesnn" / "flashing.py"]
+    files += [repo / "runtime" / name for name in ("link.py", "ports.py")]
+    code = [text for file in files for text in _texts(file)]
+    guide = (repo / "docs" / "FLASHING.md").read_text(encoding="utf-8")
+    _, _, rows = guide.partition("## When it does not work")
+    messages = [m for row in rows.splitlines() for m in re.findall("`(.*?)`", row.split(" | ")[0])]
+    assert len(messages) > 20
+    for message in messages:
+        parts = re.split(r"…|/dev/|\b(?:A|B|BOARD|BUNDLE|CHIP|LABEL|N|PATH|PORT)\b", message)
+        for part in filter(None, map(str.strip, parts)):
+            assert any(part in text for text in code) or part == "ram", (message, part)
