@@ -110,7 +110,7 @@ def compile_program(
     check_replaceable(folder)
     check_program(program)
     _check_protocol(protocol, program, on)
-    _check_watchdog(watchdog, protocol, on)
+    _check_watchdog(watchdog, on)
     tools = find_toolchain(machine, toolchain)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def _check_protocol(protocol: str, program: ir.Program, board: Board | None) -> 
         )
 
 
-def _check_watchdog(watchdog: int | None, protocol: str, board: Board | None) -> None:
+def _check_watchdog(watchdog: int | None, board: Board | None) -> None:
     """UsageError where nothing has such a watchdog."""
     if watchdog is None:
         return
@@ -151,8 +151,6 @@ def _check_watchdog(watchdog: int | None, protocol: str, board: Board | None) ->
         raise UsageError("--watchdog is firmware's; name a --board (`edgesnn boards` lists them)")
     if board.watchdog is None:
         raise UsageError(f"there is no watchdog for board {board.name}; leave out --watchdog")
-    if protocol != "edgesnn":
-        raise UsageError(f"the firmware of --protocol {protocol} has no watchdog; leave one out")
     most = board.watchdog.most_ms
     if not _SHORTEST_WATCHDOG <= watchdog <= most:
         raise UsageError(

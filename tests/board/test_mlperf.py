@@ -381,16 +381,19 @@ def test_the_time_is_that_of_the_usual_firmware(
             assert -1 <= more < 10 + 6 * sample["step"]
 
 
-def crashing_firmware(folder: Path) -> Path:
+def crashing_firmware(folder: Path, watchdog: int | None = None) -> Path:
     """The hand-written model, stopped by a fault in its first step, behind this protocol."""
     board = load_board("mps2-an386")
+    assert board.watchdog is not None
+    support = (*board.sources, *([board.watchdog.source] if watchdog else []))
     tools = find_toolchain(find_target(board.target))
     (folder / "link.ld").write_text(board.linker_script())
     own = (HERE / "model.c", *(CORE / f for f in ("esnn.c", "esnn_mlperf.c", "firmware_mlperf.c")))
     flags = ["-O2", *board.cflags, *STRICT, "-DTEST_CRASH", '-DBSP_BOARD="crash"']
     flags += [f"-I{place}" for place in (*board.includes, CORE, HERE)]
-    objects = [f"{i}.o" for i in range(len(own) + len(board.sources))]
-    for source, out in zip((*own, *board.sources), objects, strict=True):
+    flags += [f"-DBSP_WATCHDOG_MS={watchdog}u"] if watchdog else []
+    objects = [f"{i}.o" for i in range(len(own) + len(support))]
+    for source, out in zip((*own, *support), objects, strict=True):
         tools.compile(str(source), out, flags, folder)
     link = [*board.ldflags, "-Wl,--wrap=bsp_wait", "-T", "link.ld"]
     tools.link([*objects, *tools.support], "firmware.elf", link, folder)
@@ -398,24 +401,28 @@ def crashing_firmware(folder: Path) -> Path:
 
 
 @pytest.mark.usefixtures("emulator_program")
-def test_a_fault_is_told_again_and_again(tmp_path: Path) -> None:
-    with Emulator(load_board("mps2-an386"), crashing_firmware(tmp_path)) as emulator:
+@pytest.mark.parametrize("watchdog", [None, 20])
+def test_a_fault_is_told(tmp_path: Path, watchdog: int | None) -> None:
+    """After every command; with a watchdog once, before the board is reset. Waiting does not set it off."""
+    with Emulator(load_board("mps2-an386"), crashing_firmware(tmp_path, watchdog)) as emulator:
         port = SerialPort(emulator.url, 115_200)
         device = Device(port)
         assert device.greet() == ("crash", "test-model")
         device.load(bytes(784))
-        port.write(b"infer 1 0%name%")
-        told = []
-        while len(told) < 2:
-            data = port.read_frame(time.monotonic() + 10, ord("\n"))
+        while watchdog and int(device.command("timestamp")[0][9:]) < 3000 * watchdog:
+            pass
+        assert device.said.count("m-init-done") == 1
+        port.write(b"infer 1 0%" if watchdog else b"infer 1 0%name%")
+        told: list[str] = []
+        while told.count("m-init-done") + sum(line.startswith("e-[") for line in told) < 2:
+            data = port.read_frame(time.monotonic() + 20, ord("\n"))
             assert data is not None
-            told += [data.decode()] if data.startswith(b"e-[") else []
+            told.append(data.decode().strip("\r"))
         port.close()
-    assert told[0] == told[1]
-    words = re.fullmatch(
-        r"e-\[The processor has stopped:((?: [a-z]+ 0x[0-9a-f]{8}){5})\]\r", told[0]
-    )
-    assert words is not None and [w.split()[0] for w in words[1].split(" 0x")[:1]] == ["pc"]
+    faults = [line for line in told if line.startswith("e-[")]
+    assert len(set(faults)) == 1 and len(faults) == (1 if watchdog else 2)
+    words = r"( (pc|lr|exception|fault|sp) 0x[0-9a-f]{8}){5}"
+    assert re.fullmatch(rf"e-\[The processor has stopped:{words}\]", faults[0])
 
 
 # --- what the tools say --------------------------------------------------------------------------
