@@ -2,14 +2,17 @@
  *
  * MODEL is 100 (RM0041), 405 (RM0090), 446 (RM0390) or 4500 (L4R5, RM0432). MODEL_DEAD: no oscillator gets ready.
  * Before each access what was asked for takes effect, oscillators after some accesses, and what a manual forbids
- * is printed as "forbidden: ...". At the end come the clocks, and every register that was touched. */
-#include "stm32_model.h"
+ * is printed as "forbidden: ...". A byte comes in when the firmware sleeps. At the end come the clocks, and every
+ * register that was touched. */
+#include "chip_model.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "bsp.h"
 
 #define DELAY 50 /* accesses until an oscillator is ready */
+#define PATIENCE 1000000u
 #define MHZ 1000000u
 #define PLL_SOURCE (MODEL == 4500 ? 3u : 2u)
 #define HSI_SOURCE (MODEL == 4500 ? 1u : 0u)
@@ -57,6 +60,19 @@ static word words[64] = {{CR, 0x83u}, {PLLCFGR, 0x24003010u}, {PWR_CR, MODEL == 
 static word words[64] = {{CR, 0x63u},        {PLLCFGR, 0x1000u},         {PWR_CR1, 0x200u},
                          {PWR_CR5, 0x100u}, {0x48001800u, 0xFFFFFFFFu}};
 #endif
+
+#if MODEL == 4500
+#define UART_STATUS (BSP_UART_BASE + 0x1Cu)
+#define UART_RECEIVED (BSP_UART_BASE + 0x24u)
+#define UART_SENT (BSP_UART_BASE + 0x28u)
+#else
+#define UART_STATUS BSP_UART_BASE
+#define UART_RECEIVED (BSP_UART_BASE + 4u)
+#define UART_SENT UART_RECEIVED
+#endif
+#define OVERRUN (1u << 3)
+#define RECEIVED (1u << 5)
+#define SENT (3u << 6)
 
 static uint32_t *at(uint32_t address) {
   for (uint32_t i = 0; i < COUNT(words); ++i) {
@@ -145,7 +161,7 @@ static void follow(uint32_t address, uint32_t on, uint32_t ready, int *waited) {
   }
 }
 
-volatile uint32_t *stm32_model(uint32_t address) {
+volatile uint32_t *chip_model(uint32_t address) {
   static int waited_hsi, waited_pll;
   static uint32_t fields;
   uint32_t before = *at(CR) & 1u << 25; /* the PLL has locked */
@@ -170,20 +186,51 @@ volatile uint32_t *stm32_model(uint32_t address) {
     *at(CFGR) = (cfgr & ~(3u << 2)) | wanted << 2;
   }
   clocks();
+  static uint32_t accesses;
+  if (++accesses > PATIENCE) {
+    printf("forbidden: waiting for ever\n");
+    exit(0);
+  }
+  if (address == UART_RECEIVED) {
+    *at(UART_STATUS) &= ~(RECEIVED | OVERRUN);
+  }
   return at(address);
 }
 
 void bsp_wake_enable(uint32_t irq) { printf("irq %u\n", irq); }
 void bsp_wake_clear(uint32_t irq) { (void)irq; }
-void bsp_wait(void) {}
+
+static uint32_t slept;
+
+void bsp_wait(void) {
+  ++slept;
+  *at(UART_STATUS) |= RECEIVED;
+  *at(UART_RECEIVED) = 0x41u;
+}
+
+static void send_and_receive(void) {
+  *at(UART_STATUS) = SENT;
+  bsp_uart_put(0x5Au);
+  printf("sent %u\n", *at(UART_SENT));
+  printf("waited_for %u\n", bsp_uart_get());
+#if MODEL != 4500                     /* whose overruns are switched off */
+  *at(UART_STATUS) = SENT | OVERRUN; /* a byte was lost, and none is there */
+  printf("after_overrun %u\n", bsp_uart_get());
+  *at(UART_STATUS) = SENT | OVERRUN | RECEIVED; /* one was lost after this one */
+  *at(UART_RECEIVED) = 0x42u;
+  printf("before_overrun %u\n", bsp_uart_get());
+#endif
+  printf("status %u\nslept %u\n", *at(UART_STATUS), slept);
+}
 
 int main(void) {
   bsp_clock_init();
   bsp_uart_init();
-  (void)stm32_model(CR);
+  (void)chip_model(CR);
   printf("core %u\napb1 %u\napb2 %u\n", core_hz, apb_hz[0], apb_hz[1]);
   for (uint32_t i = 0; i < COUNT(words) && words[i].address != 0u; ++i) {
     printf("0x%08X %u\n", words[i].address, words[i].value);
   }
+  send_and_receive();
   return 0;
 }

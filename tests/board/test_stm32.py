@@ -1,4 +1,4 @@
-"""STM32: clock and UART files against a model of the registers; images of real boards on QEMU's STM32F405."""
+"""STM32: clock and UART files against a model of the registers; real boards' images on QEMU's STM32F405."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run_model(board: Board, folder: Path, *flags: str) -> dict[str, int]:
     assert any("clock" in s.name for s in sources)
     command = [cc, *STRICT, *flags, f"-DMODEL={CHIPS[board.name][0]}", "-I", HERE]
     command += [f"-D{name}={value}" for name, value in board.defines.items()]
-    command += ["-I", board.includes[0], "-include", HERE / "stm32_model.h"]
+    command += ["-I", board.includes[0], "-include", HERE / "chip_model.h"]
     command += [HERE / "stm32_model.c", *sources, "-o", folder / "model"]
     subprocess.run([str(word) for word in command], check=True)
     said = subprocess.run([folder / "model"], check=True, capture_output=True, text=True).stdout
@@ -65,10 +65,18 @@ def register(found: dict[str, int], address: int) -> int:
     return found.get(f"0x{address:08X}", 0)
 
 
-@pytest.mark.parametrize("name", CHIPS)
-def test_clock_and_uart(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=CHIPS)
+def ran(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, int]]:
+    """A board, and what its files have done to the model."""
+    folder = tmp_path_factory.mktemp("model")
+    return request.param, run_model(load_board(request.param), folder)
+
+
+def test_clock_and_uart(ran: tuple[str, dict[str, int]]) -> None:
+    name, found = ran
     board = load_board(name)
-    found = run_model(board, tmp_path)
     assert found["core"] == board.clock_hz == board.counter.hz
     bus = found["apb1" if board.uart.base < 0x40010000 else "apb2"]
     assert bus == board.uart.clock_hz and found["irq"] == board.uart.irq
@@ -94,6 +102,18 @@ def test_clock_and_uart(name: str, tmp_path: Path) -> None:
     else:
         assert register(found, 0x40010804) == 0x444448B4  # PA9 push-pull, PA10 input with pull
         assert register(found, 0x40010810) == 1 << 10  # up
+
+
+def test_bytes_come_and_go(ran: tuple[str, dict[str, int]]) -> None:
+    """An overrun costs bytes, never the reception."""
+    name, found = ran
+    assert (found["sent"], found["waited_for"]) == (0x5A, 0x41)
+    assert found["status"] == 3 << 6  # no error, nothing left to read
+    if name == "nucleo-l4r5zi":
+        assert found["slept"] == 1
+    else:
+        assert (found["after_overrun"], found["before_overrun"]) == (0x41, 0x42)
+        assert found["slept"] == 2
 
 
 @pytest.mark.parametrize("name", CHIPS)

@@ -20,20 +20,20 @@
 #endif
 
 void bsp_clock_init(void) {
-  STM32_REG(RCC_CR) |= CR_HSION;
+  BSP_REG(RCC_CR) |= CR_HSION;
   if (!stm32_becomes(RCC_CR, CR_HSIRDY, CR_HSIRDY)) {
     return;
   }
-  STM32_REG(RCC_CFGR) &= ~CFGR_SW; /* HSI, in case a loader has left the PLL on */
+  BSP_REG(RCC_CFGR) &= ~CFGR_SW; /* HSI, in case a loader has left the PLL on */
   if (!stm32_becomes(RCC_CFGR, CFGR_SWS, 0u)) {
     return;
   }
-  STM32_REG(RCC_CR) &= ~CR_PLLON;
-  STM32_REG(RCC_CFGR) = CFGR_PLLMUL_6; /* no bus divided */
-  STM32_REG(RCC_CR) |= CR_PLLON;
+  BSP_REG(RCC_CR) &= ~CR_PLLON;
+  BSP_REG(RCC_CFGR) = CFGR_PLLMUL_6; /* no bus divided */
+  BSP_REG(RCC_CR) |= CR_PLLON;
   if (!stm32_becomes(RCC_CR, CR_PLLRDY, CR_PLLRDY)) {
     return;
   }
-  STM32_REG(RCC_CFGR) |= CFGR_SW_PLL;
+  BSP_REG(RCC_CFGR) |= CFGR_SW_PLL;
   (void)stm32_becomes(RCC_CFGR, CFGR_SWS, CFGR_SWS_PLL);
 }

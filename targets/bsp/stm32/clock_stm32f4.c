@@ -38,38 +38,38 @@
 #define WAIT_STATES ((BSP_CLOCK_HZ - 1u) / 30000000u)
 
 void bsp_clock_init(void) {
-  STM32_REG(RCC_CR) |= CR_HSION;
+  BSP_REG(RCC_CR) |= CR_HSION;
   if (!stm32_becomes(RCC_CR, CR_HSIRDY, CR_HSIRDY)) {
     return;
   }
-  STM32_REG(RCC_CFGR) &= ~CFGR_SW; /* HSI, in case a loader has left the PLL on */
+  BSP_REG(RCC_CFGR) &= ~CFGR_SW; /* HSI, in case a loader has left the PLL on */
   if (!stm32_becomes(RCC_CFGR, CFGR_SWS, 0u)) {
     return;
   }
-  STM32_REG(RCC_CR) &= ~CR_PLLON;
+  BSP_REG(RCC_CR) &= ~CR_PLLON;
   if (!stm32_becomes(RCC_CR, CR_PLLRDY, 0u)) {
     return;
   }
-  STM32_REG(RCC_PLLCFGR) = PLL;
-  STM32_REG(RCC_CR) |= CR_PLLON;
+  BSP_REG(RCC_PLLCFGR) = PLL;
+  BSP_REG(RCC_CR) |= CR_PLLON;
 #if BSP_CLOCK_HZ > 168000000u
-  STM32_REG(RCC_APB1ENR) |= APB1ENR_PWREN;
-  (void)STM32_REG(RCC_APB1ENR);
-  STM32_REG(PWR_CR) |= PWR_ODEN;
+  BSP_REG(RCC_APB1ENR) |= APB1ENR_PWREN;
+  (void)BSP_REG(RCC_APB1ENR);
+  BSP_REG(PWR_CR) |= PWR_ODEN;
   if (!stm32_becomes(PWR_CSR, PWR_ODEN, PWR_ODEN)) {
     return;
   }
-  STM32_REG(PWR_CR) |= PWR_ODSWEN;
+  BSP_REG(PWR_CR) |= PWR_ODSWEN;
   if (!stm32_becomes(PWR_CSR, PWR_ODSWEN, PWR_ODSWEN)) {
     return;
   }
 #endif
-  STM32_REG(FLASH_ACR) = ACR_CACHES | WAIT_STATES;
+  BSP_REG(FLASH_ACR) = ACR_CACHES | WAIT_STATES;
   if (!stm32_becomes(FLASH_ACR, ACR_LATENCY, WAIT_STATES) ||
       !stm32_becomes(RCC_CR, CR_PLLRDY, CR_PLLRDY)) {
     return;
   }
-  STM32_REG(RCC_CFGR) = CFGR_PPRE1_4 | CFGR_PPRE2_2;
-  STM32_REG(RCC_CFGR) = CFGR_PPRE1_4 | CFGR_PPRE2_2 | CFGR_SW_PLL;
+  BSP_REG(RCC_CFGR) = CFGR_PPRE1_4 | CFGR_PPRE2_2;
+  BSP_REG(RCC_CFGR) = CFGR_PPRE1_4 | CFGR_PPRE2_2 | CFGR_SW_PLL;
   (void)stm32_becomes(RCC_CFGR, CFGR_SWS, CFGR_SWS_PLL);
 }

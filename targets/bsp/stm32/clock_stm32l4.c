@@ -42,36 +42,36 @@
 #endif
 
 void bsp_clock_init(void) {
-  STM32_REG(RCC_APB1ENR1) |= APB1ENR1_PWREN;
-  (void)STM32_REG(RCC_APB1ENR1);
-  STM32_REG(PWR_CR2) |= CR2_IOSV;
-  STM32_REG(PWR_CR1) = (STM32_REG(PWR_CR1) & ~CR1_VOS) | CR1_VOS_RANGE_1;
-  STM32_REG(RCC_CR) |= CR_HSION;
+  BSP_REG(RCC_APB1ENR1) |= APB1ENR1_PWREN;
+  (void)BSP_REG(RCC_APB1ENR1);
+  BSP_REG(PWR_CR2) |= CR2_IOSV;
+  BSP_REG(PWR_CR1) = (BSP_REG(PWR_CR1) & ~CR1_VOS) | CR1_VOS_RANGE_1;
+  BSP_REG(RCC_CR) |= CR_HSION;
   if (!stm32_becomes(PWR_SR2, SR2_VOSF, 0u) || !stm32_becomes(RCC_CR, CR_HSIRDY, CR_HSIRDY)) {
     return;
   }
-  STM32_REG(RCC_CFGR) = (STM32_REG(RCC_CFGR) & ~CFGR_SW) | CFGR_SW_HSI;
+  BSP_REG(RCC_CFGR) = (BSP_REG(RCC_CFGR) & ~CFGR_SW) | CFGR_SW_HSI;
   if (!stm32_becomes(RCC_CFGR, CFGR_SWS, CFGR_SWS_HSI)) {
     return;
   }
-  STM32_REG(RCC_CR) &= ~CR_PLLON;
+  BSP_REG(RCC_CR) &= ~CR_PLLON;
   if (!stm32_becomes(RCC_CR, CR_PLLRDY, 0u)) {
     return;
   }
-  STM32_REG(RCC_PLLCFGR) = PLL;
-  STM32_REG(RCC_CR) |= CR_PLLON;
-  STM32_REG(RCC_CFGR) = CFGR_SW_HSI | CFGR_HPRE_2; /* over the step in two halves; no bus divided */
-  STM32_REG(PWR_CR5) &= ~CR5_R1MODE;
-  STM32_REG(FLASH_ACR) = ACR_CACHES | WAIT_STATES;
+  BSP_REG(RCC_PLLCFGR) = PLL;
+  BSP_REG(RCC_CR) |= CR_PLLON;
+  BSP_REG(RCC_CFGR) = CFGR_SW_HSI | CFGR_HPRE_2; /* over the step in two halves; no bus divided */
+  BSP_REG(PWR_CR5) &= ~CR5_R1MODE;
+  BSP_REG(FLASH_ACR) = ACR_CACHES | WAIT_STATES;
   if (!stm32_becomes(FLASH_ACR, ACR_LATENCY, WAIT_STATES) ||
       !stm32_becomes(RCC_CR, CR_PLLRDY, CR_PLLRDY)) {
-    STM32_REG(RCC_CFGR) = CFGR_SW_HSI;
+    BSP_REG(RCC_CFGR) = CFGR_SW_HSI;
     return;
   }
-  STM32_REG(RCC_CFGR) = CFGR_SW_PLL | CFGR_HPRE_2;
+  BSP_REG(RCC_CFGR) = CFGR_SW_PLL | CFGR_HPRE_2;
   (void)stm32_becomes(RCC_CFGR, CFGR_SWS, CFGR_SWS_PLL);
   for (uint32_t turn = 0; turn < 60u; ++turn) { /* a microsecond and more */
     __asm__ volatile("nop");
   }
-  STM32_REG(RCC_CFGR) = CFGR_SW_PLL;
+  BSP_REG(RCC_CFGR) = CFGR_SW_PLL;
 }

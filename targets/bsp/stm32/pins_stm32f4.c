@@ -1,9 +1,9 @@
 /* Clock and pins of an UART of STM32 F2 and F4: RM0033, RM0090 and RM0390, chapters RCC and GPIO. */
 #include "stm32/stm32.h"
 
-#define RCC_AHB1ENR STM32_REG(0x40023830u)
-#define RCC_APB1ENR STM32_REG(0x40023840u)
-#define RCC_APB2ENR STM32_REG(0x40023844u)
+#define RCC_AHB1ENR BSP_REG(0x40023830u)
+#define RCC_APB1ENR BSP_REG(0x40023840u)
+#define RCC_APB2ENR BSP_REG(0x40023844u)
 #define GPIO(port) (0x40020000u + 0x400u * (port))
 
 void stm32_uart_on(void) {

@@ -5,9 +5,8 @@
 
 #include <stdint.h>
 
-#ifndef STM32_REG /* tests/board/stm32_model.c has its own */
-#define STM32_REG(address) (*(volatile uint32_t *)(address))
-#endif
+#include "reg.h"
+
 #define STM32_APB1 0x40000000u
 #define STM32_APB2 0x40010000u
 
@@ -23,7 +22,7 @@ void stm32_uart_on(void);
 /* Whether the masked bits of a register become `want` in time. */
 static inline int stm32_becomes(uint32_t address, uint32_t mask, uint32_t want) {
   for (uint32_t turn = 0; turn < STM32_TURNS; ++turn) {
-    if ((STM32_REG(address) & mask) == want) {
+    if ((BSP_REG(address) & mask) == want) {
       return 1;
     }
   }
@@ -33,9 +32,9 @@ static inline int stm32_becomes(uint32_t address, uint32_t mask, uint32_t want) 
 /* GPIO of all families but F1: give a pin of the port at `gpio` to the alternate function, input pulled up. */
 static inline void stm32_alternate(uint32_t gpio, uint32_t pin, uint32_t function) {
   uint32_t half = gpio + 0x20u + 4u * (pin / 8u), shift = 4u * (pin % 8u); /* AFRL, AFRH */
-  STM32_REG(half) = (STM32_REG(half) & ~(15u << shift)) | function << shift;
-  STM32_REG(gpio + 0x0Cu) = (STM32_REG(gpio + 0x0Cu) & ~(3u << 2u * pin)) | 1u << 2u * pin; /* PUPDR */
-  STM32_REG(gpio) = (STM32_REG(gpio) & ~(3u << 2u * pin)) | 2u << 2u * pin;                 /* MODER */
+  BSP_REG(half) = (BSP_REG(half) & ~(15u << shift)) | function << shift;
+  BSP_REG(gpio + 0x0Cu) = (BSP_REG(gpio + 0x0Cu) & ~(3u << 2u * pin)) | 1u << 2u * pin; /* PUPDR */
+  BSP_REG(gpio) = (BSP_REG(gpio) & ~(3u << 2u * pin)) | 2u << 2u * pin;                 /* MODER */
 }
 
 #endif

@@ -3,10 +3,10 @@
 #include "bsp.h"
 #include "stm32/stm32.h"
 
-#define UART_SR STM32_REG(BSP_UART_BASE + 0x00u)
-#define UART_DR STM32_REG(BSP_UART_BASE + 0x04u)
-#define UART_BRR STM32_REG(BSP_UART_BASE + 0x08u)
-#define UART_CR1 STM32_REG(BSP_UART_BASE + 0x0Cu)
+#define UART_SR BSP_REG(BSP_UART_BASE + 0x00u)
+#define UART_DR BSP_REG(BSP_UART_BASE + 0x04u)
+#define UART_BRR BSP_REG(BSP_UART_BASE + 0x08u)
+#define UART_CR1 BSP_REG(BSP_UART_BASE + 0x0Cu)
 
 #define SR_ORE (1u << 3)
 #define SR_RXNE (1u << 5)

@@ -23,12 +23,12 @@
 #endif
 
 void bsp_watchdog_start(void) {
-  STM32_REG(IWDG_KR) = KR_START;
-  STM32_REG(IWDG_KR) = KR_UNLOCK;
-  STM32_REG(IWDG_PR) = PR_DIVIDE_BY_256;
-  STM32_REG(IWDG_RLR) = RELOAD;
+  BSP_REG(IWDG_KR) = KR_START;
+  BSP_REG(IWDG_KR) = KR_UNLOCK;
+  BSP_REG(IWDG_PR) = PR_DIVIDE_BY_256;
+  BSP_REG(IWDG_RLR) = RELOAD;
   (void)stm32_becomes(IWDG_SR, SR_BUSY, 0u);
-  STM32_REG(IWDG_KR) = KR_RELOAD;
+  BSP_REG(IWDG_KR) = KR_RELOAD;
 }
 
-void bsp_watchdog_kick(void) { STM32_REG(IWDG_KR) = KR_RELOAD; }
+void bsp_watchdog_kick(void) { BSP_REG(IWDG_KR) = KR_RELOAD; }
