@@ -1,5 +1,6 @@
 #!/bin/sh
-# System packages that edgesnn uses and Python cannot bring: emulators and compilers for Arm and RISC-V.
+# System packages that edgesnn uses and Python cannot bring: emulators and compilers for Arm and RISC-V, and what
+# builds the packages of `compile --package` in the tests.
 # Never fails: without a compiler PyPI's ziglang builds the firmware, without an emulator its boards are left out.
 set -u
 
@@ -11,6 +12,8 @@ need qemu-system-arm qemu-system-arm
 need arm-none-eabi-gcc gcc-arm-none-eabi
 need qemu-system-riscv32 qemu-system-misc
 need riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf
+need cmake cmake
+need c++ g++
 "${PYTHON:-python3}" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 [ -z "$missing" ] && exit 0
 
