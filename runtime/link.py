@@ -576,7 +576,7 @@ class LinkEngine:
             raise self._ended from None
 
     def _lost(self, error: EdgesnnError) -> str:
-        """The board knows nothing any more, its port may be gone; a stream has ended. What happened, in words."""
+        """The board knows nothing any more, its port may be gone, a stream has ended: why, in words."""
         why, _, _ = str(error).partition(";")  # the advice is for who has to act
         self._greeted = False
         if isinstance(error, _PortGone):

@@ -18,7 +18,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -56,14 +58,28 @@ class Wire:
         return bytes(out)
 
 
-class Relay:
-    """A port that stays, at `url`, with an emulated board behind it that is killed and starts again.
+@contextlib.contextmanager
+def emulated(board: Board, elf: Path) -> Iterator[tuple[socket.socket, int]]:
+    """The end of an emulated board's line, and the process that is the board."""
+    with Emulator(board, elf) as emulator:
+        assert emulator._process is not None
+        where = urlsplit(emulator.url)
+        with socket.create_connection((where.hostname or "", where.port or 0)) as line:
+            yield line, emulator._process.pid
 
-    wire: what becomes of the bytes, both ways.
+
+class Relay:
+    """A port that stays, at `url`, with a board behind it that is killed and starts again.
+
+    start: the board's line and process, as `emulated` gives them. wire: what becomes of the bytes, both ways.
     """
 
-    def __init__(self, board: Board, elf: Path, wire: Callable[[bytes], bytes] = bytes) -> None:
-        self._board, self._elf, self._wire = board, elf, wire
+    def __init__(
+        self,
+        start: Callable[[], AbstractContextManager[tuple[socket.socket, int]]],
+        wire: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        self._start, self._wire = start, wire
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"socket://127.0.0.1:{self._server.getsockname()[1]}"
         self.starts = 0
@@ -88,7 +104,7 @@ class Relay:
         self._server.close()
 
     def kill(self, unplug: bool = False) -> None:
-        """End QEMU at once, as a board that loses its power; unplug: the port closes too."""
+        """End the board at once, as if it lost its power; unplug: the port closes too."""
         self._up.wait()
         self._up.clear()
         self._unplug = unplug
@@ -96,14 +112,10 @@ class Relay:
 
     def _run(self) -> None:
         while not self._stop:
-            with Emulator(self._board, self._elf) as emulator:
-                assert emulator._process is not None
-                where = urlsplit(emulator.url)
-                with socket.create_connection((where.hostname or "", where.port or 0)) as board:
-                    self.starts += 1
-                    self._pid = emulator._process.pid
-                    self._up.set()
-                    self._carry(board)
+            with self._start() as (board, self._pid):
+                self.starts += 1
+                self._up.set()
+                self._carry(board)
             if self._unplug:
                 self._leave()
             self._unplug = False
@@ -201,7 +213,7 @@ def main() -> int:
         bundle = compile_program(program, board=board.name, out=Path(folder) / "bundle")
         assert bundle.firmware is not None
         with (
-            Relay(board, bundle.firmware, wire) as relay,
+            Relay(partial(emulated, board, bundle.firmware), wire) as relay,
             LinkEngine(bundle, relay.url, baud=board.uart.baud, say=lines.append) as engine,
         ):
             start = time.monotonic()
