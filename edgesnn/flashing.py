@@ -93,7 +93,7 @@ def _ask(
         return port, None, f"it speaks {protocol}; `edgesnn monitor` shows what it says"
     given = port is not None
     try:
-        port = port or _port(board, done.probe)
+        port = port or _port(board, done.serial)
     except EdgesnnError as e:
         return None, None, f"{e}; then {run}"
     if port is None:
@@ -111,10 +111,10 @@ def _ask(
     return port, True, f"`edgesnn run {bundle.path} --data ... --port {port}`"
 
 
-def _port(board: Board, probe: str | None) -> str | None:
+def _port(board: Board, serial: str | None) -> str | None:
     """The board's port; its debugger may have left and be on its way back."""
     end = time.monotonic() + _COMES_BACK
-    while (port := find_port(board, probe)) is None and board.usb is not None and board.usb.ids:
+    while (port := find_port(board, serial)) is None and board.usb is not None and board.usb.ids:
         if time.monotonic() >= end:
             break
         time.sleep(0.2)

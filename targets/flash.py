@@ -22,17 +22,20 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Flashed:
-    """What was done: one of FLASHING, where to in words, the file; the probe's id where it was one."""
+    """What was done: one of FLASHING, where to in words, the file.
+
+    serial: the USB serial number of the probe or debugger, which is that of its serial port too, where known.
+    """
 
     method: str
     where: str
     file: Path
-    probe: str | None = None
+    serial: str | None = None
 
     @property
     def verified(self) -> bool:
         """Whether the flash was read back and compared; a drive does not show what it has written."""
-        return self.probe is not None
+        return self.method == "pyocd"
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def flash(
             continue
         say(f"writing {file.name} to {way.where}")
         way.write(progress)
-        return Flashed(method, way.where, file, way.probe)
+        return Flashed(method, way.where, file, way.serial)
     if len(ways) == 1:
         raise EdgesnnError(ways[0])
     raise EdgesnnError(f"{board.name} is not there: {'; or: '.join(ways)}")
@@ -133,7 +136,7 @@ class _Way:
 
     where: str
     write: Callable[[Progress], None]
-    probe: str | None = None
+    serial: str | None
 
 
 def _ready(board: Board, file: Path, method: str, choice: Choice) -> _Way:
@@ -147,7 +150,8 @@ def _ready(board: Board, file: Path, method: str, choice: Choice) -> _Way:
         return _Way(name, partial(write_probe, board, probe, file), probe.unique_id)
     uf2 = file.suffix == ".uf2"
     volume = find_volume(about.volume, choice.volume, uf2=uf2, how=about.how, ids=about.volume_ids)
-    return _Way(str(volume.path), partial(write_volume, volume, file, uf2=uf2))
+    write = partial(write_volume, volume, file, uf2=uf2)
+    return _Way(str(volume.path), write, volume.about.get("unique id"))
 
 
 def _file(about: Flashing | None, folder: Path, method: str) -> Path:

@@ -89,7 +89,7 @@ def write_probe(board: Board, probe: Any, file: Path, progress: Progress = lambd
     Every failure is an EdgesnnError; whether the flash was touched by then is in the message.
     """
     assert board.flashing is not None and board.flashing.chip is not None
-    chip = board.flashing.chip
+    chip, file = board.flashing.chip, file.resolve()  # pyOCD may change the folder
     begun = False
     with _log():
         session = _session(board, probe, chip)

@@ -668,7 +668,7 @@ def test_the_first_way_that_is_plugged_in(
         EdgesnnError, match=r"own is not there: no debug probe.*; or: no drive BOARD"
     ):
         flash(own, hex_file.parent)
-    place = drives.add("BOARD")
+    place = drives.add("BOARD", DETAILS=DETAILS.format("9904", "Interface"))
     said: list[str] = []
     monkeypatch.setattr(flash_volume, "_LOOK", 0.01)
     monkeypatch.setattr(
@@ -676,12 +676,13 @@ def test_the_first_way_that_is_plugged_in(
     )
     done = flash(own, hex_file.parent, say=said.append)
     assert (done.method, done.where, done.verified) == ("volume", str(place), False)
+    assert done.serial == "99040258"
     assert said == [f"writing firmware.hex to {place}"]
     assert (place / "firmware.hex").read_bytes() == hex_file.read_bytes()
     _probes(monkeypatch, "77")
     Chip({CPUID: M4}).install(monkeypatch)
     done = flash(own, hex_file.parent)
-    assert (done.method, done.probe, done.verified) == ("pyocd", "77", True)
+    assert (done.method, done.serial, done.verified) == ("pyocd", "77", True)
     assert flash(own, hex_file.parent, Choice("volume")).method == "volume"
 
 
