@@ -2,10 +2,11 @@
  * the same clock. Armv7-M ARM, C1.8 and C1.6.5; Armv8-M ARM, D1.2. */
 #include "bsp.h"
 #include "cortex_m/systick.h"
+#include "reg.h"
 
-#define DWT_CTRL (*(volatile uint32_t *)0xE0001000u)
-#define DWT_CYCCNT (*(volatile uint32_t *)0xE0001004u)
-#define DEMCR (*(volatile uint32_t *)0xE000EDFCu)
+#define DWT_CTRL BSP_REG(0xE0001000u)
+#define DWT_CYCCNT BSP_REG(0xE0001004u)
+#define DEMCR BSP_REG(0xE000EDFCu)
 #define CTRL_CYCCNTENA 1u
 #define CTRL_NOCYCCNT (1u << 25)
 #define DEMCR_TRCENA (1u << 24)
