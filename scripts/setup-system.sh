@@ -10,6 +10,8 @@ need() { # command, package
 }
 need qemu-system-arm qemu-system-arm
 need arm-none-eabi-gcc gcc-arm-none-eabi
+# Its C library has no command; a file of it tells.
+[ -e "$(arm-none-eabi-gcc -print-file-name=nosys.specs 2>/dev/null)" ] || missing="$missing libnewlib-arm-none-eabi"
 need qemu-system-riscv32 qemu-system-misc
 need riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf
 need cmake cmake

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,6 +20,7 @@ from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.compare import decision_difference
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.random_program import random_program, random_samples
+from edgesnn.compiler.text import from_text
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.files import replace_folder
 from edgesnn.runtime.host import HostEngine
@@ -141,34 +144,42 @@ def test_library_without_a_board(tmp_path: Path) -> None:
         HostEngine(bundle)
 
 
-@needs_arm
-def test_plain_c_route_in_the_readme_builds_and_runs(tmp_path: Path) -> None:
-    """src/ dropped into a project of one's own: the host's compiler, warnings are errors."""
-    bundle = compile_program(PROGRAM, "cortex-m4", out=tmp_path / "b")
-    main = r"""
-#include <stdio.h>
-#include "model.h"
-static uint64_t arena[(ESNN_MODEL_ARENA_BYTES + 7) / 8];
-static uint8_t frame[ESNN_MODEL_INPUT_BYTES];
-int main(void) {
-  esnn_ctx ctx;
-  esnn_decision d;
-  if (esnn_init(&ctx, &esnn_model_data, arena, sizeof arena) < 0) return 1;
-  if (esnn_push_frame(&ctx, frame, sizeof frame) < 0) return 2;
-  if (esnn_run(&ctx) < 0 || esnn_result(&ctx, &d) < 0) return 3;
-  printf("%u %u\n", (unsigned)d.label, (unsigned)d.step);
-  return 0;
-}
-"""
+def test_plain_c_route_in_the_readme_builds_and_runs(
+    repo: Path, golden: Path, host_bundle: Bundle, tmp_path: Path
+) -> None:
+    """Its main.c and its two commands, word for word: the answer is the interpreter's, and an M4's links."""
+    section = (repo / "README.md").read_text(encoding="utf-8")
+    section = section[section.index("## In your own firmware") :]
+    (main,) = re.findall(r"^```c\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert 20 < len(main.splitlines()) < 35
     (tmp_path / "main.c").write_text(main)
-    sources = [str(bundle.path / "src" / n) for n in ("esnn.c", "model.c", "kernels.c")]
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-I", str(bundle.path / "src")]
-    subprocess.run(["cc", *flags, "main.c", *sources, "-o", "main"], cwd=tmp_path, check=True)
-    out = subprocess.run(
-        ["./main"], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
-    expected = Interpreter(PROGRAM).infer(np.zeros(bundle.input_shape, bundle.input_dtype))
-    assert out.split() == [str(expected.label), str(expected.step)]
+    host, arm = (
+        shlex.split(line)
+        for line in re.findall(r"^(?:cc|arm-none-eabi-gcc) .*", section, re.MULTILINE)
+    )
+    strict = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+    (tmp_path / "digits-host").symlink_to(host_bundle.path)
+    subprocess.run([*host, *strict], cwd=tmp_path, check=True)
+    done = subprocess.run(["./classify"], cwd=tmp_path)
+    program = from_text((golden / "samples.program").read_text())
+    size = int(np.prod(host_bundle.input_shape))
+    frame = (np.arange(size) % 17).astype(host_bundle.input_dtype)
+    assert (
+        done.returncode == Interpreter(program).infer(frame.reshape(host_bundle.input_shape)).label
+    )
+    # The same from source, as in a project that takes src/ in.
+    sources = [str(host_bundle.path / "src" / n) for n in ("esnn.c", "model.c", "kernels.c")]
+    flags = [word for word in host if word.startswith("-I")]
+    subprocess.run(
+        ["cc", *strict, *flags, "main.c", *sources, "-o", "own"], cwd=tmp_path, check=True
+    )
+    assert subprocess.run(["./own"], cwd=tmp_path).returncode == done.returncode
+    if not has_arm:
+        pytest.skip("needs arm-none-eabi-gcc")
+    compile_program(program, "cortex-m4", out=tmp_path / "digits-m4")
+    subprocess.run([*arm, *strict], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+    with (tmp_path / "classify.elf").open("rb") as f:
+        assert ELFFile(f)["e_machine"] == "EM_ARM"
 
 
 def test_an_older_bundle_is_replaced_and_other_files_are_not(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_readme_c_snippet_compiles(repo: Path, tmp_path: Path) -> None:
     for i, snippet in enumerate(snippets):
         # The bundle's own header, reduced to what it promises.
         (tmp_path / "model.h").write_text(
-            '#include "esnn.h"\n#define ESNN_MODEL_ARENA_BYTES 1024\n'
+            '#include "esnn.h"\n#define ESNN_MODEL_ARENA_BYTES 1024\n#define ESNN_MODEL_INPUT_BYTES 64\n'
             "extern const esnn_model esnn_model_data;\n"
         )
         source = tmp_path / f"snippet{i}.c"
