@@ -100,6 +100,7 @@ def _ask(
         wire = board.usb.serial if board.usb is not None else None
         where = f"connect its serial port ({wire})" if wire else "connect its serial port"
         return None, None, f"{where}, then {run}"
+    _wait_for(port)
     say(f"asking the board on {port}")
     try:
         with LinkEngine(bundle, port, baud=board.uart.baud, counter=board.counter):
@@ -119,6 +120,13 @@ def _port(board: Board, serial: str | None) -> str | None:
             break
         time.sleep(0.2)
     return port
+
+
+def _wait_for(port: str) -> None:
+    """Until a device of this name is there, for the same reason."""
+    end = time.monotonic() + _COMES_BACK
+    while port.startswith("/") and not Path(port).exists() and time.monotonic() < end:
+        time.sleep(0.2)
 
 
 @contextmanager

@@ -90,38 +90,32 @@ def write_probe(board: Board, probe: Any, file: Path, progress: Progress = lambd
     """
     assert board.flashing is not None and board.flashing.chip is not None
     chip, file = board.flashing.chip, file.resolve()  # pyOCD may change the folder
-    begun = False
+    state = "nothing was written"
     with _log():
         session = _session(board, probe, chip)
         try:
             try:
                 session.open()
             except Exception as e:  # whatever a driver or a chip's own start-up raises
+                session.close()
                 raise _no_connection(board, probe, chip, e) from None
             target = session.target
             _check_chip(board, chip, target)
             parts = _parts(file)
             _check_room(chip, target, parts)
-            begun = True
+            state = "the board now holds no whole firmware; flash it again"
             _pyocd().FileProgrammer(session, progress=progress).program(str(file))
             _compare(target, parts)
+            state = "the firmware is written; press the board's reset button"
             target.reset()
         except EdgesnnError:
             raise
         except KeyboardInterrupt:
-            what = (
-                "the board now holds no whole firmware; flash it again"
-                if begun
-                else "nothing was written"
-            )
-            raise EdgesnnError(f"interrupted: {what}") from None
+            raise EdgesnnError(f"interrupted: {state}") from None
         except Exception as e:
-            state = (
-                "the board now holds no whole firmware; check the cable and flash it again"
-                if begun
-                else "nothing was written; check power and the cable"
-            )
-            raise EdgesnnError(f"flashing {board.name} failed ({_line(e)}): {state}") from None
+            raise EdgesnnError(
+                f"flashing {board.name} failed ({_line(e)}), check power and cable: {state}"
+            ) from None
         finally:
             with contextlib.suppress(Exception):
                 session.close()

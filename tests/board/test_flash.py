@@ -484,8 +484,8 @@ def test_a_chip_that_needs_a_pack(board: Board, monkeypatch: pytest.MonkeyPatch)
 class Chip:
     """A chip behind a probe: the double at pyOCD's boundary.
 
-    words: what its registers read. fails: "open", "program" or "stop" (Ctrl-C). flips: the address of a byte
-    that does not take what is written.
+    words: what its registers read. fails: "open", "program", "reset" or "stop" (Ctrl-C). flips: the address of
+    a byte that does not take what is written.
     """
 
     words: dict[int, int]
@@ -510,11 +510,16 @@ class Chip:
         def read8(at: int, count: int) -> list[int]:
             return [chip.flash[at + i] for i in range(count)]
 
+        def reset() -> None:
+            chip.said.append("reset")
+            if chip.fails == "reset":
+                raise TransferError("no answer")
+
         target = SimpleNamespace(
             memory_map=regions,
             read32=lambda at: chip.words[at],
             read_memory_block8=read8,
-            reset=lambda: chip.said.append("reset"),
+            reset=reset,
         )
 
         class Session:
@@ -522,12 +527,15 @@ class Chip:
                 self.name, self.target = options["target_override"], target
 
             def open(self) -> None:
+                # A probe is opened by one session at a time.
+                assert sum("open" in s for s in chip.said) == sum("close" in s for s in chip.said)
                 chip.said.append(f"open {self.name}")
                 if chip.fails == "open" and self.name != "cortex_m":
                     raise KeyError(1)
 
             def close(self) -> None:
-                chip.said.append("close")
+                if chip.said[-1] != "close":
+                    chip.said.append("close")
 
         class Programmer:
             def __init__(self, session: Any, progress: Callable[[float], None]) -> None:
@@ -627,9 +635,13 @@ def test_a_chip_that_does_not_answer(
     [
         (
             {"fails": "program"},
-            r"\(SWD/JTAG Transfer timeout\): the board now holds no whole firmware",
+            r"\(SWD/JTAG Transfer timeout\).*: the board now holds no whole firmware",
         ),
         ({"fails": "stop"}, "interrupted: the board now holds no whole firmware; flash it again"),
+        (
+            {"fails": "reset"},
+            "failed .no answer.*: the firmware is written; press the board's reset",
+        ),
         ({"flips": 5001}, "differs from the image at 0x00001389.*no whole firmware"),
         ({"flash_bytes": 8192}, "too large by 1,808 bytes in flash.*nothing was written"),
         ({"flash_bytes": 16384}, "too large by 4 bytes in flash"),
@@ -646,7 +658,7 @@ def test_what_goes_wrong_while_writing(
     chip.install(monkeypatch)
     with pytest.raises(EdgesnnError, match=message) as caught:
         write_probe(_board(board, methods=("pyocd",), chip="other"), PROBE, hex_file)
-    assert chip.said == ["open other", "close"]
+    assert [word for word in chip.said if word != "reset"] == ["open other", "close"]
     interrupted = trouble.get("fails") == "stop"
     assert isinstance(caught.value.__context__, KeyboardInterrupt) == interrupted
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from edgesnn import flashing
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.targets import flash_volume
 from edgesnn.targets.board import BOARDS_DIR, load_board
@@ -67,6 +68,7 @@ def own_bundle(own_boards: Path, golden: Path, tmp_path_factory: pytest.TempPath
 def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What stands for the board's drive, whose debugger has nothing to report."""
     monkeypatch.setitem(flash_volume.write_volume.__kwdefaults__, "reports", 0.1)
+    monkeypatch.setattr(flashing, "_COMES_BACK", 0.3)
     place = tmp_path / "drive"
     place.mkdir()
     return place
@@ -102,12 +104,7 @@ def test_flash_and_the_board_answers(
     assert "writing firmware.hex" in done.err and "asking the board on" in done.err
 
 
-def test_flash_without_a_port_says_how_to_go_on(
-    run: Any, own_bundle: Bundle, drive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from edgesnn import flashing
-
-    monkeypatch.setattr(flashing, "_COMES_BACK", 0.1)
+def test_flash_without_a_port_says_how_to_go_on(run: Any, own_bundle: Bundle, drive: Path) -> None:
     done = run("flash", own_bundle.path, "--volume", drive)
     assert done.code == 0
     text = " ".join(done.out.split())
