@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -144,7 +144,9 @@ class Pool:
         """What each board did."""
         return [_share(member) for member in self._members]
 
-    def map(self, function: Callable[[Session, S], R], samples: Iterable[S]) -> Iterator[R]:
+    def map(
+        self, function: Callable[[Session, S], R], samples: Iterable[S]
+    ) -> Generator[R, None, None]:
         """function(session, sample) of every sample, in their order, each exactly once.
 
         Whichever board is free takes the next sample; at most LOOK_AHEAD per board are drawn ahead. A board
@@ -250,7 +252,9 @@ class Pool:
             round.tasks.appendleft((index, sample))
             self._changed.notify()
 
-    def _share_out(self, function: Callable[[Session, S], R], samples: Iterable[S]) -> Iterator[R]:
+    def _share_out(
+        self, function: Callable[[Session, S], R], samples: Iterable[S]
+    ) -> Generator[R, None, None]:
         round = _Round(function)
         with self._changed:
             if self._closed:

@@ -9,14 +9,13 @@ nothing: it says whether the tables have every board, as its file describes it, 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgesnn.targets.board import BOARDS_DIR, Board, Region, read_board
+from edgesnn.targets.board import BOARDS_DIR, Board, Region, load_board, read_board
 from edgesnn.targets.errors import EdgesnnError
 
 MODEL, DATA, TRACED = "zoo:digits", "digits", 100
@@ -101,6 +100,7 @@ def measure(board: Board, program: Any, folder: Path, traced: int) -> Row:
     # Two at once: as fast as this machine allows with two processors, and the same answers.
     with Pool(bundle, (), [board.name, board.name], say=_say) as pool:
         x, y, what = evaluate.load_samples(pool, DATA)
+        assert y is not None
         report = profiling.profile(pool, x, what, y=y, sweep_samples=0)
         ran = evaluate.run(pool, x, y)
         checked = evaluate.verify(pool, x[:traced], trace=True)
@@ -131,18 +131,17 @@ def table(kind: str, rows: list[Row]) -> str:
 
 def read_table(text: str, kind: str) -> dict[str, Row]:
     """The rows between a table's markers, by the name of the board."""
-    found = _between(kind).search(text)
-    if found is None:
+    begin, end = _markers(kind)
+    if begin not in text or end not in text:
         raise EdgesnnError(f"{PAGE} has no markers for the table of {kind} boards")
-    lines = [
-        tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in found[2].splitlines()
-    ]
+    inside = text.partition(begin)[2].partition(end)[0]
+    lines = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in inside.splitlines()]
     return {row[0].strip("`"): row for row in lines[2:]}
 
 
-def _between(kind: str) -> re.Pattern[str]:
-    begin, end = (f"<!-- {kind} boards: {word} -->\n" for word in ("begin", "end"))
-    return re.compile(f"({re.escape(begin)})(.*?)({re.escape(end)})", re.DOTALL)
+def _markers(kind: str) -> tuple[str, str]:
+    """The lines around a table."""
+    return f"<!-- {kind} boards: begin -->\n", f"<!-- {kind} boards: end -->\n"
 
 
 def check(text: str) -> list[str]:
@@ -179,8 +178,9 @@ def write(text: str, names: list[str] | None, traced: int, say: Callable[[str], 
                     continue
                 rows.append((*known, *measure(board, program, Path(folder), traced)))
                 say("  ".join(rows[-1]))
-        new = table(kind, rows)
-        text = _between(kind).sub(lambda found, new=new: found[1] + new + found[3], text)
+        begin, end = _markers(kind)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{table(kind, rows)}{end}{rest.partition(end)[2]}"
     return text
 
 
@@ -204,6 +204,8 @@ def main() -> int:
                 _say(problem)
             return 1 if problems else 0
         names = given.boards.split(",") if given.boards else None
+        for name in names or ():
+            load_board(name)  # or the error that lists them
         PAGE.write_text(write(text, names, given.traced, _say), encoding="utf-8")
     except EdgesnnError as e:
         _say(f"board_table: {e}")

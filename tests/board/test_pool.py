@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -85,7 +85,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Fake]]:
     assert threading.active_count() == before
 
 
-def fails(errors: dict[tuple[str, int], EdgesnnError]) -> Any:
+def fails(errors: Mapping[tuple[str, int], EdgesnnError]) -> Any:
     """For Fake.at: what a board raises at its so manieth sample (-1: when it is opened)."""
 
     def at(port: str, done: int) -> None:
@@ -248,12 +248,12 @@ def test_a_pool_closes_at_once_though_its_boards_are_silent(board_bundle: Bundle
     with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
         ports = [f"socket://127.0.0.1:{server.getsockname()[1]}" for server in (a, b)]
 
+        main = threading.get_ident()
+
         def interrupt() -> None:
             time.sleep(0.5)
             signal.pthread_kill(main, signal.SIGINT)
 
-        assert threading.main_thread().ident is not None
-        main = threading.main_thread().ident
         threading.Thread(target=interrupt).start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
