@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import struct
 import sys
 import tty
@@ -13,14 +14,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesnn.runtime.link import BANNER, FAULT, HELLO, INFER, UNREADABLE, Frame, encode_frame
+from edgesnn.runtime.link import (
+    BANNER,
+    FAULT,
+    HELLO,
+    INFER,
+    UNREADABLE,
+    Frame,
+    LinkEngine,
+    decode_frame,
+    encode_frame,
+)
 from edgesnn.runtime.monitor import Monitor, Said, Words
 from edgesnn.runtime.ports import choose_port, find_port, list_ports
 from edgesnn.targets.board import Board, Usb, load_board
+from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 serial = pytest.importorskip("serial")
@@ -164,8 +177,6 @@ def test_listening_sends_nothing_and_survives_the_port(line: Line) -> None:
 
 
 def test_asking_sends_one_hello(line: Line) -> None:
-    from edgesnn.runtime.link import decode_frame
-
     with Monitor(str(line.path), ask=True) as monitor:
         first, request, rest = os.read(line.master, 100).split(b"\0")
         frame = decode_frame(request)
@@ -253,3 +264,19 @@ def test_boards_with_a_debugger_know_their_port() -> None:
     for name in ("microbit-v1", "microbit-v2", "nucleo-f446re", "nrf52840-dk"):
         usb = load_board(name).usb
         assert usb is not None and usb.ids, name
+
+
+# --- a board ------------------------------------------------------------------------------------
+
+
+def test_where_a_firmware_has_crashed(board: Board, firmware: Any, hand_model: Any) -> None:
+    elf = firmware("-DTEST_CRASH")
+    with Emulator(board, elf) as emulator:
+        with LinkEngine(hand_model(), emulator.url) as engine, pytest.raises(EdgesnnError):
+            engine.infer(np.zeros((28, 28, 1), np.uint8))
+        bundle: Any = SimpleNamespace(model_id=hand_model().model_id, path="b", firmware=elf)
+        with Monitor(emulator.url, bundle=bundle, ask=True) as monitor:
+            said = next(monitor.listen())
+    assert said.kind == "fault"
+    assert re.match(r"the firmware has crashed in decide \(pc=0x[0-9a-f]{8} decide ", said.text)
+    assert said.text.endswith("; reset the board")
