@@ -630,7 +630,7 @@ def _verify_stream(
     from edgesnn.evaluate import counted
     from edgesnn.runtime.session import Session
 
-    with _quiet_stdout(json), Session(bundle, port, board) as session:
+    with _quiet_stdout(json), Session(bundle, port, board, say=_say) as session:
         recording = streaming.find_recording(session, data, split, samples, data_dir)
         report = streaming.verify(session, recording, counted)
         name = session.bundle.name
@@ -713,6 +713,7 @@ def stream(
             capacity=capacity,
             baud=baud,
             channel=channel,
+            say=_say,
         ) as stream,
     ):
         try:
@@ -824,7 +825,7 @@ def _stream_recording(
     from edgesnn.evaluate import counted
     from edgesnn.runtime.session import Session
 
-    with _quiet_stdout(json), Session(bundle, port, board) as session:
+    with _quiet_stdout(json), Session(bundle, port, board, say=_say) as session:
         recording = streaming.find_recording(session, data, split, samples, data_dir)
         report = streaming.measure(session, recording, counted)
         name, target = session.bundle.name, session.bundle.target

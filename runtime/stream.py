@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from inspect import GEN_RUNNING, getgeneratorstate
@@ -313,7 +313,7 @@ class Stream:
 
     bundle: a bundle, its folder, or an open Session (which stays open). policy: one of POLICIES.
     capacity: chunks (in frame mode: frames) that may wait. baud: of a serial source. channel: of a WAV file
-    with several. `totals` holds the counts of the feed under way or ended.
+    with several. say: as of a Session. `totals` holds the counts of the feed under way or ended.
     """
 
     def __init__(
@@ -326,13 +326,17 @@ class Stream:
         capacity: int = 16,
         baud: int = 115_200,
         channel: int | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         if policy not in POLICIES:
             raise UsageError(f"unknown policy {policy!r}: one of {', '.join(POLICIES)}")
         if capacity < 1:
             raise UsageError(f"capacity {capacity} is not at least 1")
         self._owned = not isinstance(bundle, Session)
-        self.session = bundle if isinstance(bundle, Session) else Session(bundle, port, board)
+        if isinstance(bundle, Session):
+            self.session = bundle
+        else:
+            self.session = Session(bundle, port, board, say=say)
         self.policy, self.capacity, self.baud, self.channel = policy, capacity, baud, channel
         self.totals = Totals()
 
