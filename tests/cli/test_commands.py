@@ -112,6 +112,30 @@ def test_two_boards_share_the_samples(
 
 
 @needs_qemu
+def test_a_board_without_an_emulator_is_found(
+    run: Any, golden: Path, data: Path, frames: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU runs its image, behind the port that is found."""
+    from edgesnn.compiler.build import compile_program
+    from edgesnn.compiler.text import from_text
+    from edgesnn.targets.board import load_board
+    from edgesnn.targets.emulator import Emulator
+
+    program = from_text((golden / "samples.program").read_text(encoding="utf-8"))
+    bundle = compile_program(program, board="microbit-v1", out=tmp_path / "b")
+    words = ("run", bundle.path, "--data", data, "--json")
+    monkeypatch.setattr("edgesnn.runtime.session.find_port", lambda board: None)
+    assert "none is found on a USB port; plug it in, or name its --port" in run(*words).error(2)
+    assert bundle.firmware is not None
+    with Emulator(load_board("microbit"), bundle.firmware) as emulator:
+        monkeypatch.setattr("edgesnn.runtime.session.find_port", lambda board: emulator.url)
+        done = run(*words)
+    _check_run(done.json(), frames[2])
+    assert done.err == f"microbit-v1 is taken to be on {emulator.url}\n"
+    assert done.json()["engine"] == f"board on {emulator.url}"
+
+
+@needs_qemu
 def test_run_and_verify_on_the_emulated_board(
     run: Any, board_bundle: Bundle, data: Path, frames: Any
 ) -> None:
