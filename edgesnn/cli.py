@@ -606,9 +606,9 @@ def _board_rows(boards: list[dict[str, Any]]) -> list[tuple[str, str]]:
         rows = [("boards", f"{len(boards)}")]
         rows += [(f"  {one['name']}", f"{one['samples']:,} samples") for one in boards]
     faults = {
-        "requests sent again": "resent",
-        "damaged frames": "damaged",
-        "resets": "restarts",
+        "frames sent again": "resent",
+        "damaged": "damaged",
+        "samples begun again": "restarts",
         "reconnections": "reconnects",
     }
     counts = {what: sum(one[key] for one in boards) for what, key in faults.items()}

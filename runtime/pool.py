@@ -30,8 +30,8 @@ R = TypeVar("R")
 class Share:
     """What one board did: samples of the last `map`, and what its link went through since it was opened.
 
-    resent: requests sent again. damaged: frames that came spoilt. restarts: resets of the board in the middle
-    of its work. reconnects: times its port was gone and came back.
+    resent: frames sent again. damaged: frames that came or arrived there unreadable. restarts: samples begun
+    again, as the board was reset. reconnects: times its port was gone and came back.
     """
 
     name: str
@@ -59,22 +59,22 @@ class _Member:
 
 
 @dataclass
-class _Answer:
-    """What a board made of a sample, or why it did not."""
-
-    member: _Member
-    index: int
-    result: Any = None
-    error: BaseException | None = None
-
-
-@dataclass
 class _Round(Generic[S]):
-    """One `map`: what is still to be done, and what has been."""
+    """One `map`: what is still to be done."""
 
     function: Callable[[Session, S], Any]
     tasks: deque[tuple[int, S]] = field(default_factory=deque)
-    answers: queue.SimpleQueue[_Answer] = field(default_factory=queue.SimpleQueue)
+
+
+@dataclass
+class _Answer:
+    """What a board made of a sample, or why it did not; of no round: whether its session is open."""
+
+    member: _Member
+    round: _Round[Any] | None = None
+    index: int = 0
+    result: Any = None
+    error: BaseException | None = None
 
 
 class Pool:
@@ -123,6 +123,7 @@ class Pool:
         self.engine_name = ""  # what runs the samples: "emulated microbit", "2 x emulated microbit"
         self._members, self._say = members, say
         self._talk = threading.Lock()
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         self._changed = threading.Condition()  # guards what follows
         self._round: _Round[Any] | None = None
         self._closed = False
@@ -201,19 +202,18 @@ class Pool:
 
     def _open_all(self) -> None:
         """Start every session, each in its own thread: an emulator ends with the thread that started it."""
-        opened: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         for i, member in enumerate(self._members):
             # A daemon: a board that does not answer keeps nobody from leaving.
             member.thread = threading.Thread(
-                target=self._serve, args=(member, opened), name=f"board {i + 1}", daemon=True
+                target=self._serve, args=(member,), name=f"board {i + 1}", daemon=True
             )
             member.thread.start()
         for _ in self._members:
-            answer = opened.get()
+            answer = self._answers.get()
             if answer.error is not None:
                 raise _named(answer.member, answer.error)
 
-    def _serve(self, member: _Member, opened: queue.SimpleQueue[_Answer]) -> None:
+    def _serve(self, member: _Member) -> None:
         """The thread of one board, from before its session to after it."""
         port, board = member.place
         try:
@@ -221,22 +221,20 @@ class Pool:
                 self.bundle, port, board, say=lambda text: self._tell(member, text), stop=self._stop
             )
         except BaseException as e:
-            opened.put(_Answer(member, 0, error=e))
+            self._answers.put(_Answer(member, error=e))
             return
         with member.session as session:
-            opened.put(_Answer(member, 0))
-            while (task := self._next_task()) is not None:
+            self._answers.put(_Answer(member))
+            while not member.lost and (task := self._next_task()) is not None:
                 round, index, sample = task
-                answer = _Answer(member, index)
+                answer = _Answer(member, round, index)
                 try:
                     answer.result = round.function(session, sample)
                 except BaseException as e:
                     answer.error = e
                 if isinstance(answer.error, LinkLost):
-                    self._hand_back(round, index, sample)
-                round.answers.put(answer)
-                if isinstance(answer.error, LinkLost):
-                    return
+                    self._hand_back(member, round, index, sample)
+                self._answers.put(answer)
 
     def _next_task(self) -> tuple[_Round[Any], int, Any] | None:
         """Wait for a sample; None when the pool closes."""
@@ -247,8 +245,9 @@ class Pool:
                 self._changed.wait()
         return None
 
-    def _hand_back(self, round: _Round[S], index: int, sample: S) -> None:
+    def _hand_back(self, member: _Member, round: _Round[S], index: int, sample: S) -> None:
         with self._changed:
+            member.lost = True
             round.tasks.appendleft((index, sample))
             self._changed.notify()
 
@@ -278,13 +277,14 @@ class Pool:
                     yield done.pop(given)
                     given += 1
                     continue
-                answer = round.answers.get()
-                if answer.error is None:
+                answer = self._answers.get()
+                if isinstance(answer.error, LinkLost):  # whichever round it was at
+                    self._check_alive(answer)
+                elif answer.round is not round:
+                    continue
+                elif answer.error is None:
                     answer.member.samples += 1
                     done[answer.index] = answer.result
-                elif isinstance(answer.error, LinkLost):
-                    answer.member.lost = True
-                    self._check_alive(answer)
                 else:
                     raise _named(answer.member, answer.error)
         finally:

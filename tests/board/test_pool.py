@@ -207,6 +207,27 @@ def test_a_map_that_is_left_leaves_nothing_to_the_next(
         next(pool.map(square, [1]))
 
 
+def test_a_loss_after_its_map_was_left_is_not_forgotten(
+    fake: type[Fake], host_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def at(port: str, done: int) -> None:
+        if done >= 1:
+            go.wait(10)
+            raise LinkLost("gone")
+
+    monkeypatch.setattr(fake, "at", at)
+    with Pool(host_bundle, ["a", "b"]) as pool:
+        first = pool.map(square, range(100))
+        next(first)
+        first.close()
+        second = pool.map(square, range(100))  # both are still at the first
+        threading.Timer(0.1, go.set).start()
+        with pytest.raises(LinkLost, match="gone"):
+            list(second)
+
+
 def test_one_board_has_no_thread(fake: type[Fake], host_bundle: Bundle) -> None:
     def where(session: Session, number: int) -> threading.Thread:
         return threading.current_thread()
