@@ -22,6 +22,7 @@ _SHARES = (
     4,
     2,
 )  # of the addresses, one in so many has an event in a step; the first that gives a decision
+_LOUD = 8000  # of int16
 _NONE = 0xFFFFFFFF  # ESNN_STREAM_NONE
 _C_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int16": "int16_t"}
 
@@ -94,7 +95,7 @@ def _events(program: ir.Program) -> str:
 def _window(program: ir.Program) -> str:
     source, shape = program.input, window_shape(program)
     assert isinstance(source, ir.SampleInput)
-    low, high = (-8000, 8000) if _is_sound(program) else _range(source)
+    low, high = (-_LOUD, _LOUD) if _is_sound(program) else _range(source)
     units = shape.row_time(shape.rows - 1 + (_WINDOWS - 1) * shape.hop)
     flat = low + pattern(np.arange(units * shape.values)).astype(np.int64) % (high - low + 1)
     signal = flat.astype(shape.dtype).reshape(units, shape.values)
@@ -140,11 +141,11 @@ def _unit(program: ir.Program) -> str:
 
 
 def _range(source: ir.SampleInput) -> tuple[int, int]:
-    """Samples between real values of -1 (0 where the dtype has no sign) and 1."""
+    """Samples between real values of -1 (0 where the dtype has no sign) and 1; where no scale is known, more."""
     limits = np.iinfo(source.dtype)
-    one = max(round(1 / source.scale), 1)
+    one = round(1 / source.scale) if source.scale <= 0.5 else _LOUD
     low = max(source.zero_point - one, int(limits.min)) if limits.min < 0 else 0
-    return low, min(max(source.zero_point + one, low + 1), int(limits.max))
+    return low, min(source.zero_point + one, int(limits.max))
 
 
 def _answer(d: Decision) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -382,8 +383,12 @@ def test_zephyr_sample_runs_as_its_own_cmake_says(
     (base / "include" / "zephyr" / "kernel.h").write_text("#include <stdint.h>\n")
     printk = "#include <stdio.h>\n#define printk printf\n"
     (base / "include" / "zephyr" / "sys" / "printk.h").write_text(printk)
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "ZEPHYR_BASE": str(base), "MORE_MODULES": str(more),
-           "MORE_SETTINGS": "CONFIG_EDGESNN_MORE"}  # fmt: skip
+    env = {
+        **os.environ,
+        "ZEPHYR_BASE": str(base),
+        "MORE_MODULES": str(more),
+        "MORE_SETTINGS": "CONFIG_EDGESNN_MORE",
+    }
     build = tmp_path / "build"
     _run("cmake", "-S", package / "samples" / "net", "-B", build, "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror",
          env=env)  # fmt: skip
