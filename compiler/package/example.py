@@ -141,7 +141,7 @@ def _unit(program: ir.Program) -> str:
 
 
 def _range(source: ir.SampleInput) -> tuple[int, int]:
-    """Samples between real values of -1 (0 where the dtype has no sign) and 1; where no scale is known, more."""
+    """Samples of real values from -1 (0 where the dtype has no sign) to 1; where no scale is known, more."""
     limits = np.iinfo(source.dtype)
     one = round(1 / source.scale) if source.scale <= 0.5 else _LOUD
     low = max(source.zero_point - one, int(limits.min)) if limits.min < 0 else 0
