@@ -196,7 +196,7 @@ class _Build:
 
     def run(self, say: Progress) -> None:
         if self.board is not None:
-            self._check_ram(self.board)
+            self._check_least(self.board)
         for name in ("src", "lib", "obj"):
             (self.root / name).mkdir(parents=True)
         say("generating kernels")
@@ -328,14 +328,23 @@ class _Build:
             flags.append("-Wl,--wrap=bsp_wait")  # it counts time while it waits for a byte
         self.tools.link([*objects, *self.tools.support], out, flags, self.root)
 
-    def _check_ram(self, board: Board) -> None:
-        """EdgesnnError where the arena is too much behind any stack: known before code is generated."""
-        streams = self.protocol == "edgesnn"  # the other one takes frames alone
-        least = self.plan.arena_bytes
-        least += stream_memory(self.program, self.bounds) if streams else 0
-        least += min(SMALLEST_STACK, board.stack_bytes)
-        need = Need("ram", least, board.ram.length, least=True)
-        check_fit(self.program.name, board, [need], self._savings(board, None))
+    def _check_least(self, board: Board) -> None:
+        """EdgesnnError where the tables or the arena alone are too much: known before code is generated."""
+        ram = self.plan.arena_bytes + stream_memory(self.program, self.bounds)
+        ram += min(SMALLEST_STACK, board.stack_bytes)
+        flash = sum(self._table_bytes().values())
+        needs = [
+            Need("flash", flash, board.flash.length, least=True),
+            Need("ram", ram, board.ram.length, least=True),
+        ]
+        check_fit(self.program.name, board, needs, self._savings(board, None))
+
+    def _table_bytes(self) -> dict[str, int]:
+        """By node what its tables take of flash."""
+        return {
+            n.name: table_bytes(self.program, self.bounds, n, self.choice.get(n.name, PLAIN))
+            for n in self.program.nodes
+        }
 
     def _check_fit(self, board: Board, objects: Sequence[str]) -> None:
         """EdgesnnError where a region of the board overflows; by a trial link that has room for everything."""
@@ -409,11 +418,7 @@ class _Build:
 
     def _uses(self, memory: dict[str, Any]) -> dict[str, Use]:
         """What the model takes, in all and by layer."""
-        nodes = self.program.nodes
-        flash = {
-            n.name: table_bytes(self.program, self.bounds, n, self.choice.get(n.name, PLAIN))
-            for n in nodes
-        }
+        nodes, flash = self.program.nodes, self._table_bytes()
         ram = {
             n.name: sum(b.bytes for k, b in self.plan.buffers.items() if k.startswith(f"{n.name}."))
             for n in nodes
