@@ -1,8 +1,8 @@
-"""`python scripts/parallel.py [--boards N] [--samples N] [--rounds N]`: what several emulated boards at once gain.
+"""`python scripts/parallel.py [--boards N] [--samples N] [--rounds N]`: what several boards at once gain.
 
-Times whole `edgesnn run` commands, zoo:mnist-lenet on random images, on one emulated board and on several of it,
-in turn, and prints each and the median ratio. The machine should have nothing else to do, and a processor for
-each board.
+Times whole `edgesnn run` commands, zoo:mnist-lenet on random images, on one emulated board and on several of
+it, in turn, and prints each and the median ratio. The machine should have nothing else to do, and a processor
+for each board.
 """
 
 from __future__ import annotations
