@@ -58,8 +58,8 @@ _STATUS = {
 _ERR_SESSION = 8
 _QUIET = 0.05  # seconds after which a line counts as quiet, before the first request
 _MARGINS = 0.05, 0.1  # seconds to wait longer than an answer should take: data, computing
-_FIRST = 0.25, 2.0  # seconds to wait while nothing is known of the board
-_FADE = 0.98  # what the longest round trip seen is still worth at the next
+_FIRST = 0.25, 0.5  # seconds to wait while nothing is known of the board
+_FADES = 0.9, 0.99  # what the longest round trip seen is still worth at the next
 _PATIENCE = 3  # times `timeout`: a board that says nothing but that it cannot read
 _RESTARTS = 3  # of one sample
 _LOOK = 0.1  # seconds between two looks for a port that is gone, or whether to stop
@@ -178,16 +178,16 @@ class _Pace:
     answered (Karn); until the next of them, a wait in vain doubles the next wait.
     """
 
-    def __init__(self, first: float, margin: float, most: float) -> None:
+    def __init__(self, first: float, margin: float, most: float, fade: float) -> None:
         self.wait = min(first, most)
         self.mean = _QUIET  # of the round trips
         self._longest = 0.0
-        self._margin, self._most = margin, most
+        self._margin, self._most, self._fade = margin, most, fade
 
     def saw(self, seconds: float) -> None:
         """A round trip of a request sent once."""
         self.mean += (seconds - self.mean) / 8
-        self._longest = max(seconds, _FADE * self._longest)
+        self._longest = max(seconds, self._fade * self._longest)
         self.wait = min(2 * self._longest + self._margin, self._most)
 
     def silent(self) -> None:
@@ -870,11 +870,8 @@ class LinkEngine:
 
     def _pace(self, op: int, slow: bool) -> _Pace:
         """That of the requests that only move data, or of this one that computes."""
-        most = self._timeout / 5
-        if slow and op not in (STREAM_PUSH, STREAM_EVENTS):  # few of them compute for long
-            most = self._run_timeout / 5
-        kind = op if slow else HELLO
-        return self._paces.setdefault(kind, _Pace(_FIRST[slow], _MARGINS[slow], most))
+        new = _Pace(_FIRST[slow], _MARGINS[slow], self._timeout / 5, _FADES[slow])
+        return self._paces.setdefault(op if slow else HELLO, new)
 
     def _exchange(self, port: SerialPort, op: int, payload: bytes, slow: bool) -> bytes:
         self._sequence = self._sequence % 255 + 1
@@ -907,7 +904,7 @@ class LinkEngine:
                 else:
                     self._check_notice(frame, op)
                     if self._answers(frame, op):
-                        if copies == 1:
+                        if copies == 1 and op != HELLO:  # which a board may hear while it boots
                             pace.saw(now - sent)
                         return frame.payload
                 if now > end + limit:  # a line that is never quiet

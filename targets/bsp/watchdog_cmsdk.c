@@ -1,8 +1,9 @@
 /* Arm CMSDK APB watchdog (MPS2). Cortex-M System Design Kit, technical reference manual DDI 0479, 4.5. It raises the
  * NMI after BSP_WATCHDOG_MS, which the fault handler reports, and resets the chip after as long again. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(offset) (*(volatile uint32_t *)(0x40008000u + (offset)))
+#define REG(offset) BSP_REG(0x40008000u + (offset))
 #define LOAD REG(0x000u)
 #define CONTROL REG(0x008u)
 #define INTERRUPT_CLEAR REG(0x00Cu) /* any write also counts from LOAD again */

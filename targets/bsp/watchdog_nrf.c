@@ -1,8 +1,9 @@
 /* Nordic watchdog (nRF51, nRF52), on 32768 Hz, which it starts itself; it stands still while a debugger holds the
  * processor. nRF51 Series Reference Manual, chapter WDT; nRF52840 Product Specification v1.7, 6.37. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(offset) (*(volatile uint32_t *)(0x40010000u + (offset)))
+#define REG(offset) BSP_REG(0x40010000u + (offset))
 #define START REG(0x000u)
 #define RELOAD_VALUE REG(0x504u)
 #define RELOAD_ENABLE REG(0x508u)

@@ -1,12 +1,12 @@
 /* RP2040 watchdog, in microseconds of the 12 MHz crystal. RP2040 datasheet 2.13 (power-on state machine), 4.7
  * (watchdog), erratum RP2040-E1: it counts two a microsecond. */
 #include "bsp.h"
+#include "reg.h"
 
-#define REG(address) (*(volatile uint32_t *)(address))
-#define CONTROL REG(0x40058000u)
-#define LOAD REG(0x40058004u)
-#define TICK REG(0x4005802Cu)
-#define RESET_WHAT REG(0x40010008u)
+#define CONTROL BSP_REG(0x40058000u)
+#define LOAD BSP_REG(0x40058004u)
+#define TICK BSP_REG(0x4005802Cu)
+#define RESET_WHAT BSP_REG(0x40010008u)
 
 #define CONTROL_ON (1u << 30)
 #define CONTROL_PAUSES (7u << 24) /* while a debugger holds the processor */
