@@ -18,6 +18,7 @@ STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"
 MODEL = ROOT / "tests" / "board"
 STREAM = ["-DTEST_STREAM", "-DESNN_LINK_STREAM"]
 WATCHED = ["-DBSP_WATCHDOG_MS=1000u"]
+WITH_WATCHDOG = ("wait", "firmware", "firmware_mlperf")  # other with it than without
 
 
 def main() -> int:
@@ -46,7 +47,7 @@ def main() -> int:
                 ]
                 every += [(CORE / name, STREAM) for name in ("esnn_link.c", "firmware.c")]
                 if board.watchdog is not None:
-                    watched = [file for file in board.sources if file.stem == "wait"]
+                    watched = [f for f in (*own, *board.sources) if f.stem in WITH_WATCHDOG]
                     every += [(file, WATCHED) for file in (board.watchdog.source, *watched)]
                 for source, more in every:
                     tools.compile(str(source), obj, [*flags, *more], ROOT)
