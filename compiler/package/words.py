@@ -66,8 +66,8 @@ def package_words(
         else names.model,
         "target": target.name,
         "version": version(bundle),
-        "flash": f"{memory['flash_bytes']:,}",
-        "ram": f"{memory['ram_bytes']:,}",
+        "sizes": f"{memory['flash_bytes']:,} bytes of code and constants, {memory['ram_bytes']:,} bytes of RAM"
+        + (" on a PC" if host else ""),
         "sources": _lines(f"src/{name}" for name in compiled),
         "headers": _lines(f"src/{names.library}/{name}" for name in headers),
         "core_parts": " ".join(p for p in parts if p in CORE_PARTS),
