@@ -345,8 +345,9 @@ def _share(member: _Member) -> Share:
 
 
 def _named(member: _Member, error: BaseException) -> BaseException:
-    """The error with the board's name, where it does not say it."""
+    """The error with the board's name, where it is of the board and does not say it."""
     text, (port, _) = str(error), member.place
-    if not isinstance(error, EdgesnnError) or member.name in text or (port and port in text):
+    own = isinstance(error, EdgesnnError) and not isinstance(error, UsageError)
+    if not own or member.name in text or (port and port in text):
         return error
     return type(error)(f"{member.name}: {text}") if member.name else error

@@ -188,8 +188,9 @@ def test_all_must_open(
     kind: type[EdgesnnError],
 ) -> None:
     monkeypatch.setattr(fake, "at", fails({("b", -1): kind("no power")}))
-    with pytest.raises(kind, match=r"^b: no power$"):
+    with pytest.raises(kind) as e:
         Pool(host_bundle, ["a", "b", "c"])
+    assert str(e.value) == ("no power" if kind is UsageError else "b: no power")
 
 
 def test_a_map_that_is_left_leaves_nothing_to_the_next(
