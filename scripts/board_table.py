@@ -1,7 +1,7 @@
 """`python scripts/board_table.py [--boards a,b] [--traced N] [--check]`: the tables of docs/BOARDS.md.
 
 zoo:digits is compiled for every board. On each emulated one its firmware answers the whole test set (`run`,
-`profile`) and its first samples are compared spike for spike (`verify --trace`); of a real board the size of
+`profile`) and is compared with the reference spike for spike (`verify --trace`); of a real board the size of
 the image is stated. `--boards` measures these alone and leaves the other rows as they are. `--check` measures
 nothing: it says whether the tables have every board, as its file describes it, and no mismatch.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from edgesnn.targets.board import BOARDS_DIR, Board, Region, load_board, read_board
 from edgesnn.targets.errors import EdgesnnError
 
-MODEL, DATA, TRACED = "zoo:digits", "digits", 100
+MODEL, DATA = "zoo:digits", "digits"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "BOARDS.md"
 
 # Of a table: its columns, first those that the board's file alone tells.
@@ -29,9 +29,9 @@ EMULATED = (
         "RAM used",
         "stack at worst",
         "accuracy",
-        "instructions, mean",
-        "most",
-        "at worst",
+        "mean instructions",
+        "most seen",
+        "worst case",
         "mismatches",
     ),
 )
@@ -88,7 +88,7 @@ def sizes(manifest: dict[str, Any]) -> Row:
     return tuple("" if memory[name] is None else f"{memory[name]:,}" for name in names)
 
 
-def measure(board: Board, program: Any, folder: Path, traced: int) -> Row:
+def measure(board: Board, program: Any, folder: Path, traced: int | None) -> Row:
     """The other columns: of a real board the sizes, of an emulated one what it did as well."""
     from edgesnn import evaluate, profiling
     from edgesnn.compiler.build import compile_program
@@ -162,7 +162,9 @@ def check(text: str) -> list[str]:
     return problems
 
 
-def write(text: str, names: list[str] | None, traced: int, say: Callable[[str], None]) -> str:
+def write(
+    text: str, names: list[str] | None, traced: int | None, say: Callable[[str], None]
+) -> str:
     """The page with its tables as they are now: measured anew where `names` has the board, or is None."""
     from edgesnn import api
 
@@ -193,7 +195,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--boards", help="measure these alone, separated by commas")
-    parser.add_argument("--traced", type=int, default=TRACED, help="samples of verify --trace")
+    parser.add_argument("--traced", type=int, help="samples of verify --trace; default all")
     parser.add_argument("--check", action="store_true", help="measure nothing, check the tables")
     given = parser.parse_args()
     text = PAGE.read_text(encoding="utf-8")
