@@ -421,6 +421,7 @@ class LinkEngine:
         self._stop = stop or threading.Event()
         self._paces: dict[int, _Pace] = {}
         self._sequence = self._session = self._inferences = 0
+        self._due = 0  # frames that were sent and not yet answered
         self.link_seconds = 0.0
         self.resent = self.damaged = self.restarts = self.reconnects = 0
         self._stream: StreamInfo | None = None  # while one runs
@@ -605,6 +606,7 @@ class LinkEngine:
             self._greet()
 
     def _open(self) -> SerialPort:
+        self._due = 0
         port = SerialPort(self._url, self._baud, self._timeout, self._stop)
         try:
             self._drain(port)
@@ -879,9 +881,9 @@ class LinkEngine:
         pace, quick = self._pace(op, slow), self._pace(HELLO, False)
         line = 10 * (len(data) + PAYLOAD_BYTES) / self._baud  # seconds to move both frames
         limit = self._run_timeout if slow else self._timeout
+        self._settle(port, op, 2 * quick.mean)
         start = heard = now = time.monotonic()
-        copies = answers = 0
-        sound = self.damaged
+        copies, sound = 0, self.damaged
         while now < min(heard + limit, start + _PATIENCE * limit):
             if copies:
                 self.resent += 1
@@ -889,18 +891,19 @@ class LinkEngine:
             # The board may wait for a 0x00 that was lost.
             port.write(b"\0" + data if copies else data)
             copies += 1
+            self._due += 1
             sent = time.monotonic()
             end = deadline = min(sent + line + pace.wait, heard + limit)
             before = self.damaged
             while (raw := port.read_frame(deadline)) is not None:
                 frame, now = decode_frame(raw), time.monotonic()
-                answers += 1
+                self._due = max(0, self._due - 1)
                 if frame is not None and frame.op & RESPONSE:  # no echo
                     heard = now
                 if frame is None or frame.op == UNREADABLE:
                     self.damaged += 1
-                    # As many answers as copies: no other is due but what has come already.
-                    deadline = min(end, now + (2 * quick.mean if answers < copies else 0))
+                    # The answer may follow, where one is due. A board that sends may not hear.
+                    deadline = min(end, now + (2 * quick.mean if self._due else 0))
                 else:
                     self._check_notice(frame, op)
                     if self._answers(frame, op):
@@ -922,6 +925,15 @@ class LinkEngine:
             f"no answer from the board on {port.url} within {limit:g} s; check that it has power, "
             "runs edgesnn firmware, and that this is its port"
         )
+
+    def _settle(self, port: SerialPort, op: int, quiet: float) -> None:
+        """Let pass what is still due for the copies of older requests: a board that sends may not hear."""
+        while self._due and (raw := port.read_frame(time.monotonic() + quiet)) is not None:
+            self._due -= 1
+            frame = decode_frame(raw)
+            if frame is not None:
+                self._check_notice(frame, op)
+        self._due = 0
 
     def _check_notice(self, frame: Frame, op: int) -> None:
         """Raise what a sound frame says of the board itself; `op` is the operation under way."""

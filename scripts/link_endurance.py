@@ -82,11 +82,11 @@ class Relay:
         self._start, self._wire = start, wire
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"socket://127.0.0.1:{self._server.getsockname()[1]}"
-        self.starts = 0
+        self.kills = 0
         self._pid = 0
         self._host: socket.socket | None = None
         self._stop = self._unplug = False
-        self._up = threading.Event()
+        self._up, self._killing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Relay:
@@ -105,15 +105,16 @@ class Relay:
 
     def kill(self, unplug: bool = False) -> None:
         """End the board at once, as if it lost its power; unplug: the port closes too."""
-        self._up.wait()
-        self._up.clear()
-        self._unplug = unplug
-        os.kill(self._pid, signal.SIGKILL)
+        with self._killing:
+            self._up.wait()
+            self._up.clear()
+            self._unplug = unplug
+            os.kill(self._pid, signal.SIGKILL)
+            self.kills += 1
 
     def _run(self) -> None:
         while not self._stop:
             with self._start() as (board, self._pid):
-                self.starts += 1
                 self._up.set()
                 self._carry(board)
             if self._unplug:
@@ -166,13 +167,13 @@ def run(
     seed: int = 0,
     count: Callable[[int], None] | None = None,
 ) -> list[Decision]:
-    """The answer to each sample, while the board is killed at so many random moments."""
+    """The answer to each sample; in so many of them the board is killed at a random moment."""
     dice = random.Random(seed)
-    moments = sorted(dice.randrange(len(samples)) for _ in range(kills))
+    moments = sorted(dice.sample(range(len(samples)), kills))
     out: list[Decision] = []
     killers: list[threading.Timer] = []
     for i, sample in enumerate(samples):
-        while moments and moments[0] == i:
+        if moments and moments[0] == i:
             moments.pop(0)
             timer = threading.Timer(0.02 * dice.random(), relay.kill, [len(moments) % 2 == 0])
             timer.start()
@@ -229,7 +230,7 @@ def main() -> int:
     )
     print(f"samples      {len(got)}, {wrong} wrong, {seconds:.0f} s")
     print(f"bytes        {wire.bytes}, {wire.harm} harmed ({wire.harm / wire.bytes:.2%})")
-    print(f"board        {relay.starts - 1} kills, {engine.restarts} samples again")
+    print(f"board        {relay.kills} kills, {engine.restarts} samples again")
     print(f"port         {engine.reconnects} times gone and back")
     print(f"frames       {engine.damaged} unreadable, {engine.resent} sent again")
     return int(wrong > 0)
