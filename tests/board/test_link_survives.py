@@ -7,6 +7,7 @@ import importlib.util
 import os
 import random
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,10 +26,11 @@ import pytest
 from edgesnn.runtime import link
 from edgesnn.runtime.bundle import StreamInfo
 from edgesnn.runtime.link import Frame, LinkEngine, LinkLost, decode_frame, encode_frame
-from edgesnn.targets.board import Board
+from edgesnn.targets.board import Board, load_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
+HERE = Path(__file__).parent
 Reference = Callable[[np.ndarray], Any]
 SAMPLES = np.random.default_rng(9).integers(0, 256, (60, 28, 28, 1), dtype=np.uint8)
 
@@ -511,6 +513,64 @@ def test_watchdogs_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=rf"--watchdog {time_ms} is not in 10\.\.\.60000"):
             compile_program(program, board="mps2-an386", out=tmp_path / "b", watchdog=time_ms)
     assert not (tmp_path / "b").exists()
+
+
+# The registers that are written, in order, for 1000 ms, and at last the kick; kHz of a tick at its fastest.
+WATCHDOGS = {
+    "mps2-an386": (
+        [(0x40008C00, 0x1ACCE551), (0x40008000, 25_000_000), (0x40008008, 3), (0x4000800C, 1)],
+        (0x40008000, 25_000),
+    ),
+    "nucleo-f446re": (
+        [
+            *[(0x40003000, 0xCCCC), (0x40003000, 0x5555), (0x40003004, 6), (0x40003008, 235)],
+            *[(0x4000300C, 0), (0x40003000, 0xAAAA), (0x40003000, 0xAAAA)],
+        ],
+        (0x40003008, 60 / 256),
+    ),
+    "nrf52840-dk": (
+        [
+            *[(0x4001050C, 1), (0x40010504, 35_000), (0x40010508, 1), (0x40010000, 1)],
+            (0x40010600, 0x6E524635),
+        ],
+        (0x40010504, 32.768),
+    ),
+    "pico": (
+        [
+            *[(0x4005802C, 1 << 9 | 12), (0x40010008, 0x1FFFC), (0x40058004, 2_000_000)],
+            *[(0x40058000, 1 << 30 | 7 << 24), (0x40058004, 2_000_000)],
+        ],
+        (0x40058004, 2000),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WATCHDOGS)
+def test_what_a_watchdog_is_told(name: str, tmp_path: Path) -> None:
+    """As the manuals have it: nothing of these chips is emulated but the MPS2's."""
+    cc = shutil.which("gcc")
+    if cc is None:
+        pytest.skip("no C compiler on PATH")
+    board = load_board(name)
+    assert board.watchdog is not None
+    registers = "-DBSP_REG(address)=(*(volatile uint32_t *)watchdog_model(address))"
+    (tmp_path / "first.h").write_text(
+        "#include <stdint.h>\nuint32_t *watchdog_model(uint32_t address);\n"
+    )
+    for time_ms in (1000, board.watchdog.most_ms):
+        command = [cc, "-std=c99", registers, f"-DBSP_WATCHDOG_MS={time_ms}u"]
+        command += [f"-D{key}={value}" for key, value in board.defines.items()]
+        command += [f"-I{folder}" for folder in board.includes[:1]]
+        command += ["-include", str(tmp_path / "first.h"), str(HERE / "watchdog_model.c")]
+        command += [str(board.watchdog.source), "-o", str(tmp_path / "model")]
+        subprocess.run(command, check=True)
+        done = subprocess.run([tmp_path / "model"], check=True, capture_output=True, text=True)
+        told = [(int(a, 16), int(v)) for a, v in map(str.split, done.stdout.splitlines())]
+        want, (register, khz) = WATCHDOGS[name]
+        if time_ms == 1000:
+            assert told == want
+        ticks = dict(told)[register]
+        assert time_ms <= ticks / khz <= 1.1 * time_ms + 10
 
 
 @pytest_emulated
