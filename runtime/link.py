@@ -872,7 +872,9 @@ class LinkEngine:
 
     def _pace(self, op: int, slow: bool) -> _Pace:
         """That of the requests that only move data, or of this one that computes."""
-        new = _Pace(_FIRST[slow], _MARGINS[slow], self._timeout / 5, _FADES[slow])
+        # Of a stream's requests few compute, and then for long.
+        margin = _FIRST[slow] if op in (STREAM_PUSH, STREAM_EVENTS) else _MARGINS[slow]
+        new = _Pace(_FIRST[slow], margin, self._timeout / 5, _FADES[slow])
         return self._paces.setdefault(op if slow else HELLO, new)
 
     def _exchange(self, port: SerialPort, op: int, payload: bytes, slow: bool) -> bytes:
