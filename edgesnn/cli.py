@@ -23,26 +23,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edgesnn import __version__
+from edgesnn.exits import guarded
 from edgesnn.targets.errors import EdgesnnError, UsageError
-
-EXTRAS = {
-    "torch": "train",
-    "sklearn": "train",
-    "kornia": "train",
-    "matplotlib": "report",
-    "jinja2": "report",
-    "PIL": "train",
-    "tensorboard": "log",
-    "tvm": "compile",
-    "tvm_ffi": "compile",
-    "elftools": "compile",
-    "intelhex": "compile",
-    "onnx": "onnx",
-    "serial": "boards",
-    "cobs": "boards",
-    "pyocd": "boards",
-}
-
 
 # --- commands -----------------------------------------------------------------------------------
 
@@ -2070,56 +2052,10 @@ def _dispatch(words: list[str]) -> None:
     _call(command, parse(command, words[1:]))
 
 
-def _missing(e: ModuleNotFoundError) -> str:
-    package = (e.name or "").split(".")[0]
-    extra = EXTRAS.get(package)
-    if extra is None:
-        return f"the Python package {package or e} is missing; install edgesnn again"
-    return f"this needs {package}; run `pip install 'edgesnn[{extra}]'`"
-
-
-def _fail(message: str, prefix: str = "edgesnn: error: ") -> None:
-    _say(prefix + " ".join(message.split()))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code: 0 done, 1 failed, 2 usage, 130 Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = os.environ.get("EDGESNN_DEBUG") == "1"
-    try:
-        _dispatch(words)
-        sys.stdout.flush()
-    except EdgesnnError as e:
-        interrupted = isinstance(e.__context__, KeyboardInterrupt)
-        _fail(str(e), "edgesnn: " if interrupted else "edgesnn: error: ")
-        if debug:
-            raise
-        return 130 if interrupted else e.exit_code
-    except ModuleNotFoundError as e:
-        if debug:
-            raise
-        _fail(_missing(e))
-        return 1
-    except KeyboardInterrupt:
-        _say("edgesnn: interrupted")
-        return 130
-    except BrokenPipeError:
-        # Whoever read standard output has left; nothing more can be said there, nor at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except (
-        OSError
-    ) as e:  # files are met where they are used; what is left is a full or closed output
-        if debug:
-            raise
-        _fail(f"cannot write {e.filename or 'standard output'}: {e.strerror or e}")
-        return 1
-    except Exception as e:
-        if debug:
-            raise
-        _fail(f"unexpected {type(e).__name__}: {e} (set EDGESNN_DEBUG=1 for the traceback)")
-        return 1
-    return 0
+    return guarded(lambda: _dispatch(words))
 
 
 if __name__ == "__main__":
