@@ -14,10 +14,8 @@ from pathlib import Path
 from edgesnn.targets.board import FLASHING, Board, Flashing
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.flash_probe import find_probe, write_probe
-from edgesnn.targets.flash_volume import find_volume, write_volume
+from edgesnn.targets.flash_volume import Progress, find_volume, write_volume
 from edgesnn.targets.uf2 import read_uf2
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def flash(
     for method in methods:
         file = _file(board.flashing, folder, method)
         try:
-            way = _ready(board, file, method, choice)
+            way = _ready(board, file, method, choice, say)
         except UsageError:
             raise
         except EdgesnnError as e:
@@ -139,7 +137,9 @@ class _Way:
     serial: str | None
 
 
-def _ready(board: Board, file: Path, method: str, choice: Choice) -> _Way:
+def _ready(
+    board: Board, file: Path, method: str, choice: Choice, say: Callable[[str], None]
+) -> _Way:
     """What takes the file by this method; EdgesnnError where nothing is plugged in."""
     about = board.flashing
     assert about is not None
@@ -147,7 +147,7 @@ def _ready(board: Board, file: Path, method: str, choice: Choice) -> _Way:
         hands = about.how if set(about.methods) == {"pyocd"} else None
         probe = find_probe(choice.probe, hands)
         name = f"{probe.description} {probe.unique_id}"
-        return _Way(name, partial(write_probe, board, probe, file), probe.unique_id)
+        return _Way(name, partial(write_probe, board, probe, file, say=say), probe.unique_id)
     uf2 = file.suffix == ".uf2"
     volume = find_volume(about.volume, choice.volume, uf2=uf2, how=about.how, ids=about.volume_ids)
     write = partial(write_volume, volume, file, uf2=uf2)

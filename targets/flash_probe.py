@@ -12,8 +12,7 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 
 if TYPE_CHECKING:
     from edgesnn.targets.board import Board
-
-Progress = Callable[[float], None]
+    from edgesnn.targets.flash_volume import Progress
 
 # PARTNO of the CPUID register (Arm architecture reference manuals) by core.
 _CPUID = 0xE000ED00
@@ -43,6 +42,8 @@ _STM32 = {
 }
 _NRF52_PART = 0x10000100  # FICR INFO.PART: 0x52840 and so on
 _READ = 4096  # bytes read back at once
+_NOTHING = "nothing was written"
+_ERASED = "the chip was protected and is erased by now, nothing was written"
 
 
 def find_probe(unique_id: str | None, how: str | None) -> Any:
@@ -83,26 +84,39 @@ def _no_permission(why: str) -> EdgesnnError:
     )
 
 
-def write_probe(board: Board, probe: Any, file: Path, progress: Progress = lambda _: None) -> None:
+def write_probe(
+    board: Board,
+    probe: Any,
+    file: Path,
+    progress: Progress = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
     """Erase, write, read back and compare, then reset. `file` is an Intel HEX file.
 
+    A protected chip cannot be read, so it is erased before it is known to be the board's; say is told.
     Every failure is an EdgesnnError; whether the flash was touched by then is in the message.
     """
     assert board.flashing is not None and board.flashing.chip is not None
     chip, file = board.flashing.chip, file.resolve()  # pyOCD may change the folder
-    state = "nothing was written"
+    state = _NOTHING
     with _log():
-        session = _session(board, probe, chip)
+        session = _session(board, probe, chip, unlock=False)
         try:
-            try:
-                session.open()
-            except Exception as e:  # whatever a driver or a chip's own start-up raises
-                session.close()
-                raise _no_connection(board, probe, chip, e) from None
-            target = session.target
-            _check_chip(board, chip, target)
             parts = _parts(file)
-            _check_room(chip, target, parts)
+            problem = _open(session)
+            if _protected(session.target):
+                _check_room(chip, session.target, parts, state)
+                session.close()
+                say("the chip is protected: erasing all of it")
+                state = _ERASED
+                session = _session(board, probe, chip, unlock=True)
+                problem = _open(session)
+            if problem is not None:
+                session.close()
+                raise _no_connection(board, probe, chip, problem, state)
+            target = session.target
+            _check_chip(board, chip, target, state)
+            _check_room(chip, target, parts, state)
             state = "the board now holds no whole firmware; flash it again"
             _pyocd().FileProgrammer(session, progress=progress).program(str(file))
             _compare(target, parts)
@@ -121,11 +135,28 @@ def write_probe(board: Board, probe: Any, file: Path, progress: Progress = lambd
                 session.close()
 
 
-def _session(board: Board, probe: Any, chip: str) -> Any:
+def _open(session: Any) -> Exception | None:
+    """Connect; what a driver or a chip's own start-up raises where that fails."""
+    try:
+        session.open()
+    except Exception as e:
+        return e
+    return None
+
+
+def _protected(target: Any) -> bool:
+    """Whether the chip keeps debuggers out; False too where it cannot be asked."""
+    with contextlib.suppress(Exception):
+        return bool(target.is_locked())
+    return False
+
+
+def _session(board: Board, probe: Any, chip: str, *, unlock: bool) -> Any:
+    """unlock: opening it erases a chip that is protected."""
     from pyocd.core.exceptions import TargetSupportError
 
     try:
-        return _pyocd().Session(probe, options={"target_override": chip})
+        return _pyocd().Session(probe, options={"target_override": chip, "auto_unlock": unlock})
     except TargetSupportError:
         assert board.flashing is not None
         do = f"run `pyocd pack install {chip}`"
@@ -136,17 +167,19 @@ def _session(board: Board, probe: Any, chip: str) -> Any:
         raise EdgesnnError(f"pyOCD does not know {chip} yet; {do}") from None
     except Exception as e:
         raise EdgesnnError(
-            f"pyOCD cannot use the probe ({_line(e)}); nothing was written"
+            f"pyOCD cannot use the probe ({_line(e)}); {_ERASED if unlock else _NOTHING}"
         ) from None
 
 
-def _no_connection(board: Board, probe: Any, chip: str, error: Exception) -> EdgesnnError:
+def _no_connection(
+    board: Board, probe: Any, chip: str, error: Exception, state: str
+) -> EdgesnnError:
     """Why the chip could not be reached: another chip, or none that answers."""
     with contextlib.suppress(Exception):
         session = _pyocd().Session(probe, options={"target_override": "cortex_m"})
         try:
             session.open()
-            _check_chip(board, chip, session.target)
+            _check_chip(board, chip, session.target, state)
         except EdgesnnError as e:
             return e
         finally:
@@ -154,12 +187,12 @@ def _no_connection(board: Board, probe: Any, chip: str, error: Exception) -> Edg
     if "ccess denied" in str(error) or "ermission" in str(error):
         return _no_permission(_line(error))
     return EdgesnnError(
-        f"no connection to the {chip} of {board.name} ({_line(error)}); nothing was written: check power and "
-        "cable, and that no other debugger is open"
+        f"no connection to the {chip} of {board.name} ({_line(error)}); {state}: check power and cable, "
+        "and that no other debugger is open"
     )
 
 
-def _check_chip(board: Board, chip: str, target: Any) -> None:
+def _check_chip(board: Board, chip: str, target: Any, state: str) -> None:
     """EdgesnnError where what is connected is another core or another chip than the board's."""
     part = target.read32(_CPUID) >> 4 & 0xFFF
     core = _CORES.get(part, f"core 0x{part:03x}")
@@ -178,8 +211,8 @@ def _check_chip(board: Board, chip: str, target: Any) -> None:
             wrong = None if found_id in ids else f"{what}, {board.name} has an {chip}"
     if wrong is not None:
         raise EdgesnnError(
-            f"wrong chip: the probe is connected to {wrong}; nothing was written: compile for the board that "
-            "is there, or choose the other probe with --probe ID"
+            f"wrong chip: the probe is connected to {wrong}; {state}: compile for the board that is there, or "
+            "choose the other probe with --probe ID"
         )
 
 
@@ -193,7 +226,7 @@ def _parts(file: Path) -> list[tuple[int, bytes]]:
     ]
 
 
-def _check_room(chip: str, target: Any, parts: list[tuple[int, bytes]]) -> None:
+def _check_room(chip: str, target: Any, parts: list[tuple[int, bytes]], state: str) -> None:
     """EdgesnnError where the image reaches beyond the chip's flash as pyOCD knows it."""
     for start, data in parts:
         at, end = start, start + len(data)
@@ -202,7 +235,7 @@ def _check_room(chip: str, target: Any, parts: list[tuple[int, bytes]]) -> None:
             if region is None or not region.is_flash:
                 raise EdgesnnError(
                     f"the image is too large by {end - at:,} bytes in flash, which ends at 0x{at:08x} on "
-                    f"{chip}: nothing was written; compile for a board with this chip"
+                    f"{chip}: {state}; compile for a board with this chip"
                 )
             at = region.end + 1
 

@@ -485,12 +485,13 @@ class Chip:
     """A chip behind a probe: the double at pyOCD's boundary.
 
     words: what its registers read. fails: "open", "program", "reset" or "stop" (Ctrl-C). flips: the address of
-    a byte that does not take what is written.
+    a byte that does not take what is written. locked: protected until opening it erases it.
     """
 
     words: dict[int, int]
     fails: str = ""
     flips: int | None = None
+    locked: bool = False
     flash_bytes: int = 1 << 20
     flash: dict[int, int] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -520,16 +521,23 @@ class Chip:
             read32=lambda at: chip.words[at],
             read_memory_block8=read8,
             reset=reset,
+            is_locked=lambda: chip.locked,
         )
 
         class Session:
             def __init__(self, probe: Any, options: dict[str, Any]) -> None:
                 self.name, self.target = options["target_override"], target
+                self.unlocks = options.get("auto_unlock", True) and self.name != "cortex_m"
 
             def open(self) -> None:
                 # A probe is opened by one session at a time.
                 assert sum("open" in s for s in chip.said) == sum("close" in s for s in chip.said)
                 chip.said.append(f"open {self.name}")
+                if chip.locked and self.unlocks:
+                    chip.said.append("erased")
+                    chip.locked = False
+                if chip.locked:
+                    raise TransferError("no cores")
                 if chip.fails == "open" and self.name != "cortex_m":
                     raise KeyError(1)
 
@@ -616,6 +624,32 @@ def test_the_wrong_chip_is_told(
     with pytest.raises(EdgesnnError, match=f"wrong chip.*{wrong}.*nothing was written"):
         write_probe(_board(board, methods=("pyocd",), chip=name), PROBE, hex_file)
     assert not chip.flash and chip.said[-1] == "close"
+
+
+def test_a_protected_chip_is_erased_and_said_to_be(
+    board: Board, hex_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = _board(board, methods=("pyocd",), chip="nrf52840")
+    chip = Chip({CPUID: M4, NRF52: 0x52840}, locked=True)
+    chip.install(monkeypatch)
+    said: list[str] = []
+    write_probe(own, PROBE, hex_file, say=said.append)
+    assert said == ["the chip is protected: erasing all of it"]
+    opened = "open nrf52840"
+    assert chip.said == [opened, "close", opened, "erased", "reset", "close"] and chip.flash
+
+    erased = "the chip was protected and is erased by now, nothing was written"
+    Chip({CPUID: M4, NRF52: 0x52833}, locked=True).install(monkeypatch)
+    with pytest.raises(EdgesnnError, match=f"wrong chip.*an nrf52833.*; {erased}"):
+        write_probe(own, PROBE, hex_file)
+    Chip({CPUID: M4, NRF52: 0x52840}, "open", locked=True).install(monkeypatch)
+    with pytest.raises(EdgesnnError, match=f"no connection.*; {erased}"):
+        write_probe(own, PROBE, hex_file)
+    chip = Chip({}, locked=True, flash_bytes=8192)
+    chip.install(monkeypatch)
+    with pytest.raises(EdgesnnError, match="too large.*: nothing was written"):
+        write_probe(own, PROBE, hex_file)
+    assert chip.said == [opened, "close"]
 
 
 def test_a_chip_that_does_not_answer(
