@@ -24,8 +24,9 @@ import numpy as np
 
 from edgesnn.checkpoint import load_checkpoint
 from edgesnn.coding.readout import decode
+from edgesnn.exits import guarded
 from edgesnn.runtime.files import write_atomic
-from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.errors import UsageError
 
 Row = dict[str, Any]
 Options = dict[str, Any]
@@ -159,6 +160,10 @@ def run(name: str, **base: Any) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded(lambda: _main(arguments), "ablation")
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -176,16 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the rows as JSON, too")
     args = vars(parser.parse_args(arguments))
     name, out = args.pop("name"), args.pop("out")
-    try:
-        rows = run(name, **args)
-        if out is not None:
-            write_atomic(
-                out,
-                (json.dumps({"ablation": name, **args, "rows": rows}, default=str) + "\n").encode(),
-            )
-    except EdgesnnError as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+    rows = run(name, **args)
+    if out is not None:
+        text = json.dumps({"ablation": name, **args, "rows": rows}, default=str) + "\n"
+        write_atomic(out, text.encode())
     print(f"{name}: {args['net']} on {args['data']}, {args['epochs']} epochs, seed {args['seed']}")
     print(f"{'':30} {'accuracy':>9} {'steps':>7} {'value':>6} {'spikes/neuron':>14} {'SOPs':>10}")
     for row in rows:
@@ -198,7 +197,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"{row['row']:30} {100 * row['accuracy']:7.2f} % {row['steps']:7.3f} {row['value']:6g}{rest}"
         )
-    return 0
 
 
 if __name__ == "__main__":

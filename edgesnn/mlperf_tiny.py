@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from edgesnn.data import load
-from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.files import replace_folder, writable_folder, write_atomic
+from edgesnn.exits import guarded
+from edgesnn.runtime.bundle import Bundle, check_replaceable
+from edgesnn.runtime.files import replace_folder, sha256, write_atomic
 from edgesnn.runtime.link import SerialPort
 from edgesnn.runtime.ports import choose_port
 from edgesnn.targets.board import Board, load_board
@@ -38,6 +39,9 @@ _QUIET = 0.2
 _GREETINGS = 4
 _LABELS = "y_labels.csv"
 _SCRIPTS = {"accuracy": "tests_accuracy.yaml", "performance": "tests_performance.yaml"}
+_MARKER = "edgesnn-export.json"  # in an export: its files
+_FORMAT = "edgesnn-mlperf-tiny-export"
+_MEDIAN_OF = 5  # inputs of a performance script, where the data has as many
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,13 @@ class Inference:
 class Device:
     """A board that speaks the protocol, behind an open port.
 
-    said: everything that went over it, in lines; "> " stands before what was sent. Errors: EdgesnnError where
-    the board is silent, refuses a command or answers something else.
+    classes: how many results are due, where that is known. said: everything that went over the port, in lines;
+    "> " stands before what was sent. Errors: EdgesnnError where the board is silent, refuses a command or
+    answers something else.
     """
 
-    def __init__(self, port: SerialPort) -> None:
-        self._port = port
+    def __init__(self, port: SerialPort, classes: int | None = None) -> None:
+        self._port, self._classes = port, classes
         self.said: list[str] = []
 
     def greet(self) -> tuple[str, str]:
@@ -76,7 +81,7 @@ class Device:
                 named = re.fullmatch(r"m-name-dut-\[(.*)\]", line)
                 name = named[1] if named else name
                 if line == _READY and name is not None:  # an earlier one may have come late
-                    return name, _one(r"m-model-\[(.*)\]", self.command("profile"))
+                    return name, _values("m-model-[", ".*", "]", self.command("profile"))[0]
         raise EdgesnnError(
             "nobody speaks MLPerf Tiny's protocol on the port; flash the bundle's firmware, check the baud rate"
         )
@@ -107,12 +112,24 @@ class Device:
     def infer(self, runs: int, warm_up: int) -> Inference:
         """Time `runs` inferences of what is loaded after `warm_up` others."""
         lines = self.command(f"infer {runs} {warm_up}", _COMPUTE)
-        begin, end = (int(us) for us in _all(r"m-lap-us-(\d+)", lines, 2))
-        return Inference(_scores(lines), (end - begin) / runs)
+        begin, end = (int(us) for us in _values("m-lap-us-", r"\d{1,18}", "", lines, 2))
+        if end < begin:
+            raise EdgesnnError(f"the board's clock ran from {begin} us back to {end}")
+        return Inference(self._scores(lines), (end - begin) / runs)
 
     def results(self) -> np.ndarray:
         """The last scores again, float64[classes]."""
-        return _scores(self.command("results"))
+        return self._scores(self.command("results"))
+
+    def _scores(self, lines: Iterable[str]) -> np.ndarray:
+        number = r"\d\.\d{1,9}"
+        words = _values("m-results-[", f"{number}(?:,{number})*", "]", lines)[0].split(",")
+        if self._classes not in (None, len(words)):
+            raise EdgesnnError(
+                f"the board tells results of {len(words)} classes, the bundle has {self._classes}; flash its "
+                "firmware"
+            )
+        return np.array([float(word) for word in words])
 
     def _send(self, words: str) -> None:
         self.said.append(f"> {words}%")
@@ -130,24 +147,16 @@ class Device:
                 return line
 
 
-def _all(pattern: str, lines: Iterable[str], count: int) -> list[str]:
-    """What the pattern's group holds in the `count` lines that it matches."""
-    found = [match[1] for match in (re.fullmatch(pattern, line) for line in lines) if match]
+def _values(head: str, pattern: str, tail: str, lines: Iterable[str], count: int = 1) -> list[str]:
+    """What stands between head and tail in the `count` lines where it matches the pattern."""
+    whole = f"{re.escape(head)}({pattern}){re.escape(tail)}"
+    found = [match[1] for match in (re.fullmatch(whole, line) for line in lines) if match]
     if len(found) != count:
-        raise EdgesnnError(f"the board's answer has {len(found)} lines {pattern}, not {count}")
+        raise EdgesnnError(
+            f"the board has answered {len(found)} sound lines {head}…{tail} instead of {count}; flash the "
+            "bundle's firmware, check the cable"
+        )
     return found
-
-
-def _one(pattern: str, lines: Iterable[str]) -> str:
-    return _all(pattern, lines, 1)[0]
-
-
-def _scores(lines: Iterable[str]) -> np.ndarray:
-    words = _one(r"m-results-\[([\d.,]+)\]", lines).split(",")
-    try:
-        return np.array([float(word) for word in words])
-    except ValueError:
-        raise EdgesnnError(f"the board's results are no numbers: {words}") from None
 
 
 @contextmanager
@@ -167,10 +176,10 @@ def connect(bundle: Bundle, port: str | None = None) -> Iterator[tuple[Device, B
         emulator = None
         if port is None and board.emulator is not None and bundle.firmware is not None:
             emulator = stack.enter_context(Emulator(board, bundle.firmware))
-        url = emulator.url if emulator is not None else port or choose_port(board)
+        url = emulator.url if emulator is not None else choose_port(board) if port is None else port
         wire = SerialPort(url, board.uart.baud)
         stack.callback(wire.close)
-        device = Device(wire)
+        device = Device(wire, bundle.classes)
         try:
             _, model = device.greet()
             if model != _shown(bundle.name):
@@ -276,12 +285,12 @@ def export(
 ) -> Path:
     """Write what the benchmark's own runner reads: frames and labels of a test split, a script for each mode.
 
-    An older export is replaced. UsageError where `folder` holds anything else.
+    An older export is replaced as long as nobody has changed it. UsageError where `folder` holds anything else.
     """
     _check_counts(runs, warm_up)
     compiled, place = Bundle.open(bundle), Path(folder)
     frames, labels = _frames(compiled, data, samples, data_dir)
-    writable_folder(place, _SCRIPTS["accuracy"], "--export")
+    check_replaceable(place, _MARKER, _FORMAT, "export", "--export")
     key, model = _shown(compiled.name), re.sub(r"[^\w.-]", "-", compiled.name)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -293,12 +302,17 @@ def export(
                 (new / model / f"{i:05}.bin").write_bytes(frame)
                 truth += f"{i:05}.bin,{compiled.classes},{label}\n"
             (new / model / _LABELS).write_text(truth, encoding="utf-8")
-            modes = {"accuracy": (len(frames), 1, 0), "performance": (5, runs, warm_up)}
+            few = min(_MEDIAN_OF, len(frames))
+            modes = {"accuracy": (len(frames), 1, 0), "performance": (few, runs, warm_up)}
             for mode, (loop, n, w) in modes.items():
                 steps = f"    - loop {loop}:\n      - download\n      - infer {n} {w}\n"
                 about = f"  name: {model}\n  model: {model}\n  truth_file: {_LABELS}\n  script:\n"
                 script = f"{json.dumps(key)}:\n{about}{steps}"
                 (new / _SCRIPTS[mode]).write_text(script, encoding="utf-8")
+            files = sorted(p for p in new.rglob("*") if p.is_file())
+            listed = {p.relative_to(new).as_posix(): sha256(p) for p in files}
+            marker = json.dumps({"format": _FORMAT, "files": listed}, indent=1) + "\n"
+            (new / _MARKER).write_text(marker, encoding="utf-8")
             replace_folder(new, place)
     except OSError as e:
         raise EdgesnnError(f"cannot write {place}: {e.strerror or e}") from None
@@ -325,6 +339,10 @@ def _frames(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded(lambda: _main(arguments), "mlperf_tiny")
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -348,18 +366,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = vars(parser.parse_args(arguments))
     as_json, folder = args.pop("json"), args.pop("export")
-    try:
-        if folder is not None:
-            for name in ("port", "out"):
-                args.pop(name)
-            print(f"written: {export(args.pop('bundle'), args.pop('data'), folder, **args)}")
-            return 0
-        about = run(args.pop("bundle"), args.pop("data"), **args)
-    except EdgesnnError as error:
-        print(f"mlperf_tiny: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+    if folder is not None:
+        for name in ("port", "out"):
+            args.pop(name)
+        print(f"written: {export(args.pop('bundle'), args.pop('data'), folder, **args)}")
+        return
+    about = run(args.pop("bundle"), args.pop("data"), **args)
     print(json.dumps(about, indent=1) if as_json else _table(about))
-    return 0
 
 
 def _table(about: dict[str, Any]) -> str:

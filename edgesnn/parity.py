@@ -29,6 +29,7 @@ from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.compiler.random_stream import random_chunks, random_signal, random_stream_program
 from edgesnn.compiler.stream import StreamInterpreter
 from edgesnn.compiler.styles import Style
+from edgesnn.exits import guarded
 from edgesnn.runtime.engine import SignalEngine, TimedDecision
 from edgesnn.runtime.host import HostEngine
 from edgesnn.runtime.link import LinkEngine
@@ -154,6 +155,10 @@ KINDS: dict[str, Callable[[int], ir.Program]] = {
 
 def main() -> int:
     """Compare random programs on the host and on boards; exit code 1 on any mismatch."""
+    return guarded(_main, "parity")
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="random programs")
     parser.add_argument("--first", type=int, default=0, help="first seed")

@@ -23,24 +23,29 @@ BOARD_FILE = "board.toml"  # a copy of the file that describes the board
 
 
 def check_replaceable(
-    folder: Path, marker: str = MANIFEST, form: str = "edgesnn-bundle", what: str = "bundle"
+    folder: Path,
+    marker: str = MANIFEST,
+    form: str = "edgesnn-bundle",
+    what: str = "bundle",
+    option: str = "--out",
 ) -> None:
     """UsageError unless `folder` is new, empty, or an older bundle exactly as it was written.
 
     A file of somebody else's in it, or one edited by hand, would be lost. marker, form, what: where the list
-    of files is, its "format", and its name to people; a package (compiler/package/) is guarded alike.
+    of files is, its "format", and its name to people; packages (compiler/package/) and other results in a
+    folder are guarded alike. option: that names the folder.
     """
-    writable_folder(folder, marker)
+    writable_folder(folder, marker, option)
     if not (folder / marker).is_file():
         return
-    advice = "choose another --out or move it away"
+    advice = f"choose another {option} or move it away"
     try:
         manifest = json.loads((folder / marker).read_text(encoding="utf-8"))
         files = dict(manifest["files"]) if manifest["format"] == form else {}
         for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
             name = path.relative_to(folder).as_posix()
             if name != marker and files.get(name) != sha256(path):
-                changed = "was edited after compilation"
+                changed = "was edited since"
                 told = changed if name in files else f"is not part of the {what}"
                 raise UsageError(f"{path} {told}; {advice}")
     except OSError as e:

@@ -21,6 +21,7 @@ from edgesnn.conversion.forward import AnnForward
 from edgesnn.conversion.samples import Numbers, raw_samples, read_samples
 from edgesnn.conversion.simulate import simulate
 from edgesnn.data.npz import read_arrays
+from edgesnn.exits import guarded
 from edgesnn.runtime.files import write_atomic
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
@@ -139,6 +140,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded(lambda: _main(arguments), "ablation")
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     import argparse
 
     import torch
@@ -173,16 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     said: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    try:
-        rows = run(args.pop("model"), args.pop("calibration"), args.pop("test"), say=said, **args)
-        if out is not None:
-            text = json.dumps({**args, "rows": rows}) + "\n"
-            write_atomic(out.expanduser(), text.encode())
-    except EdgesnnError as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+    rows = run(args.pop("model"), args.pop("calibration"), args.pop("test"), say=said, **args)
+    if out is not None:
+        text = json.dumps({**args, "rows": rows}) + "\n"
+        write_atomic(out.expanduser(), text.encode())
     print(table(rows))
-    return 0
 
 
 if __name__ == "__main__":
