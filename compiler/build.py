@@ -306,15 +306,15 @@ class _Build:
         self._check_fit(board, every)
         shutil.copyfile(board.path, self.root / BOARD_FILE)
         self._link(board, every, "firmware.elf")
-        finish_boot(self.root / "firmware.elf", board.boot)
+        finish_boot(self.root / "firmware.elf", board)
         family = board.flashing.uf2_family if board.flashing is not None else None
         _write_images(self.root / "firmware.elf", self.root, family)
 
     def _protocol_sources(self, board: Board) -> tuple[str, list[str], list[str]]:
         """Of the firmware's own: the header, the C files and the flags of its protocol."""
         if self.protocol == "mlperf-tiny":
-            # As a C string: of JSON's escapes those that a name can need are C's too.
-            flags = [f"-DBSP_BOARD={json.dumps(board.name)}"]
+            # A C string: a name has nothing to escape.
+            flags = [f'-DBSP_BOARD="{board.name}"']
             return "esnn_mlperf.h", ["esnn_mlperf.c", "firmware_mlperf.c"], flags
         if self.program.stream is None:
             return "esnn_link.h", ["esnn_link.c", "firmware.c"], []

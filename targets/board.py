@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.target import TARGETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,6 +36,8 @@ UNITS = ("instructions", "cycles")
 FLASHING = ("pyocd", "uf2", "volume")
 VOLUME_FILES = ("uf2", "hex", "bin")
 BOOTS = ("rp2040", "rp2350")
+CORES = tuple(target.name for target in TARGETS if target.kind == "mcu")
+_FLASH_STEP, _RAM_STEP = 256, 4  # bytes: where vectors and a boot block, where words may begin
 _GUARD_BYTES = 32  # also its alignment: the smallest region of the memory protection unit
 
 
@@ -222,13 +225,13 @@ class Board:
             ram=self.ram,
             guard_bytes=_GUARD_BYTES,
             stack_bytes=self.stack_bytes,
-            boot=_BOOT_SECTION if self.boot else "",
+            boot=". = ALIGN(256); " if self.boot else "",
         )
 
 
 # RP2040: 256 bytes that the boot ROM copies to RAM and runs, the last four their CRC. RP2350: a block that the
-# boot ROM looks for in the first 4 KB. The vectors follow where any Cortex-M accepts them.
-_BOOT_SECTION = "  .boot : { KEEP(*(.boot)) . = ALIGN(256); } > flash\n"
+# boot ROM looks for in the first 4 KB. The vectors follow where any Cortex-M accepts them. Other chips have
+# neither, which compiler/boot.py checks.
 
 _LINKER_SCRIPT = """\
 /* {board}: written from its board file. */
@@ -240,7 +243,8 @@ MEMORY {{
 }}
 
 SECTIONS {{
-{boot}  .vectors : {{ KEEP(*(.vectors)) }} > flash
+  .boot : {{ KEEP(*(.boot)) {boot}}} > flash
+  .vectors : {{ KEEP(*(.vectors)) }} > flash
   .text : {{ *(.text .text.*) . = ALIGN(4); }} > flash
   .rodata : {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN(4); }} > flash
   .guard (NOLOAD) : {{
@@ -275,14 +279,29 @@ SECTIONS {{
 """
 
 
+_LONGEST_SHOWN = 60
+
+
+def _shown(value: object) -> str:
+    """A value for people: on one line, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, of brackets
+        return "something that long"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+
+
 class _Table:
     """One TOML table whose every key must be taken; errors name the file and the key."""
 
     def __init__(self, file: str, values: Mapping[str, Any], prefix: str = "") -> None:
         self.file, self.prefix, self.left = file, prefix, dict(values)
 
-    def fail(self, key: str, problem: str) -> EdgesnnError:
-        return EdgesnnError(f"{self.file}: {self.prefix}{key}: {problem}")
+    def fail(self, key: str, problem: str, *found: object) -> EdgesnnError:
+        """The error to raise; found: the value that stands there instead."""
+        key = key if key.isprintable() and len(key) <= _LONGEST_SHOWN else _shown(key)
+        instead = f", not {_shown(*found)}" if found else ""
+        return EdgesnnError(f"{self.file}: {self.prefix}{key}: {problem}{instead}")
 
     def _take(self, key: str) -> Any:
         if key not in self.left:
@@ -292,15 +311,15 @@ class _Table:
     def text(self, key: str, choices: Iterable[str] = ()) -> str:
         value = self._take(key)
         if not isinstance(value, str) or not value:
-            raise self.fail(key, f"must be a text, not {value!r}")
+            raise self.fail(key, "must be a text", value)
         if choices and value not in choices:
-            raise self.fail(key, f"must be one of {', '.join(choices)}, not {value!r}")
+            raise self.fail(key, f"must be one of {', '.join(choices)}", value)
         return value
 
     def number(self, key: str, low: int, high: int) -> int:
         value = self._take(key)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(key, f"must be a whole number in {low}...{high}, not {value!r}")
+            raise self.fail(key, f"must be a whole number in {low}...{high}", value)
         return value
 
     def exact(self, key: str, low: int, high: int) -> Fraction:
@@ -311,16 +330,16 @@ class _Table:
         self._take(key)
         if isinstance(value, str):
             if not re.fullmatch(r"[0-9]{1,12}/[1-9][0-9]{0,11}", value):
-                raise self.fail(key, f'must be a number or a fraction "125/21", not {value!r}')
+                raise self.fail(key, 'must be a number or a fraction "125/21"', value)
             exact = Fraction(value)
             if not low <= exact <= high:
-                raise self.fail(key, f"must be in {low}...{high}, not {value!r}")
+                raise self.fail(key, f"must be in {low}...{high}", value)
             return exact
         if not low <= value <= high or not (value * 256).is_integer():
             raise self.fail(
                 key,
-                f"must be in {low}...{high}, in steps of 1/256 at most (else a fraction "
-                f'"125/21"), not {value!r}',
+                f'must be in {low}...{high}, in steps of 1/256 at most (else a fraction "125/21")',
+                value,
             )
         return Fraction(value)
 
@@ -328,19 +347,19 @@ class _Table:
         """A number above 0, up to `high`."""
         value = self._take(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high:
-            raise self.fail(key, f"must be a number above 0, up to {high:g}, not {value!r}")
+            raise self.fail(key, f"must be a number above 0, up to {high:g}", value)
         return float(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self._take(key)
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-            raise self.fail(key, f"must be a list of texts, not {value!r}")
+            raise self.fail(key, "must be a list of texts", value)
         return tuple(value)
 
     def flag(self, key: str) -> bool:
         value = self._take(key)
         if not isinstance(value, bool):
-            raise self.fail(key, f"must be true or false, not {value!r}")
+            raise self.fail(key, "must be true or false", value)
         return value
 
     def maybe_text(self, key: str, choices: Iterable[str] = ()) -> str | None:
@@ -352,7 +371,7 @@ class _Table:
     def table(self, key: str) -> _Table:
         value = self._take(key)
         if not isinstance(value, dict):
-            raise self.fail(key, f"must be a table, not {value!r}")
+            raise self.fail(key, "must be a table", value)
         return _Table(self.file, value, f"{self.prefix}{key}.")
 
     def done(self) -> None:
@@ -360,9 +379,11 @@ class _Table:
             raise self.fail(key, "is not a key of a board file")
 
 
-def _region(table: _Table) -> Region:
+def _region(table: _Table, step: int) -> Region:
     region = Region(table.number("origin", 0, 2**32 - 1), table.number("length", 1, 2**32 - 1))
     table.done()
+    if region.origin % step:
+        raise table.fail("origin", f"must be a multiple of {step}", region.origin)
     if region.origin + region.length > 2**32:
         raise table.fail("length", "the region ends beyond the 32-bit address space")
     return region
@@ -388,14 +409,18 @@ def _c_files(root: _Table, key: str, names: Iterable[str], path: Path, found: bo
 
 
 def _sources(root: _Table, path: Path, found: bool) -> tuple[Path, ...]:
-    """The C files. All are built in one folder, beside the firmware's own: names must differ."""
     files = _c_files(root, "sources", root.texts("sources"), path, found)
+    _check_names(root, "sources", files)
+    return tuple(files)
+
+
+def _check_names(table: _Table, key: str, files: Iterable[Path]) -> None:
+    """All are built in one folder, beside the firmware's own: names must differ."""
     for stem, count in Tally(file.stem for file in files).items():
         if count > 1:
-            raise root.fail("sources", f"two files are called {stem}; rename one")
+            raise table.fail(key, f"two files are called {stem}; rename one")
         if stem.startswith(("esnn", "firmware")):
-            raise root.fail("sources", f"{stem} is a name of the firmware's own files; rename it")
-    return tuple(files)
+            raise table.fail(key, f"{stem} is a name of the firmware's own files; rename it")
 
 
 def _options(root: _Table) -> tuple[tuple[str, str], ...]:
@@ -410,8 +435,9 @@ def _options(root: _Table) -> tuple[tuple[str, str], ...]:
             raise table.fail(name, "is defined from another key of the board file")
         if isinstance(table.left[name], str):
             text = table.text(name)
-            if not re.fullmatch(r"[\w ()+*/<>|&~.-]+", text, re.ASCII):
-                raise table.fail(name, f"must be a plain C expression, not {text!r}")
+            plain = re.fullmatch(r"[\w ()+*/<>|&~.-]+", text, re.ASCII)
+            if not plain or re.search(r"//|/\*|\*/", text):
+                raise table.fail(name, "must be a plain C expression", text)
             found.append((name, text))
         else:
             found.append((name, f"{table.number(name, 0, 2**32 - 1)}u"))
@@ -429,11 +455,12 @@ _GIVEN = (
 )
 
 
-def _watchdog(root: _Table, path: Path, found: bool) -> Watchdog | None:
+def _watchdog(root: _Table, path: Path, found: bool, sources: tuple[Path, ...]) -> Watchdog | None:
     table = root.maybe_table("watchdog")
     if table is None:
         return None
     (source,) = _c_files(table, "source", [table.text("source")], path, found)
+    _check_names(table, "source", [*sources, source])
     most_ms = table.number("most_ms", 1, 2**31 - 1)
     table.done()
     return Watchdog(source, most_ms)
@@ -446,7 +473,7 @@ def _flashing(root: _Table) -> Flashing | None:
     methods = table.texts("methods")
     if not methods or len(set(methods)) < len(methods) or not set(methods) <= set(FLASHING):
         raise table.fail(
-            "methods", f"must be some of {', '.join(FLASHING)}, each once, not {list(methods)!r}"
+            "methods", f"must be some of {', '.join(FLASHING)}, each once", list(methods)
         )
     family = table.number("uf2_family", 0, 2**32 - 1) if "uf2_family" in table.left else None
     flashing = Flashing(
@@ -477,9 +504,7 @@ def _usb(root: _Table) -> Usb | None:
     ids = table.texts("ids") if "ids" in table.left else ()
     for found in ids:
         if not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{4}", found):
-            raise table.fail(
-                "ids", f'must be texts "0d28:0204", vendor and product in hex, not {found!r}'
-            )
+            raise table.fail("ids", 'must be texts "0d28:0204", vendor and product in hex', found)
     usb = Usb(ids, table.maybe_text("serial"))
     table.done()
     return usb
@@ -497,17 +522,24 @@ def _boot(root: _Table) -> str | None:
 def _board(root: _Table, path: Path, of_bundle: bool) -> Board:
     name = root.text("name")
     if not of_bundle and name != path.stem:
-        raise root.fail("name", f"must be the file's name, {path.stem!r}, not {name!r}")
-    title, target = root.text("title"), root.text("target")
+        raise root.fail("name", f"must be the file's name, {_shown(path.stem)}", name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise root.fail("name", "must be of letters, digits, '.', '_' and '-'", name)
+    title, target = root.text("title"), root.text("target", CORES)
     also_runs = root.texts("also_runs") if "also_runs" in root.left else ()
+    if not set(also_runs) <= set(CORES):
+        raise root.fail("also_runs", f"must be some of {', '.join(CORES)}", list(also_runs))
     clock_hz = root.number("clock_hz", 1, 2**32 - 1)
     stack_bytes = root.number("stack_bytes", 1024, 2**24)
     if stack_bytes % 8:
-        raise root.fail("stack_bytes", f"must be a multiple of 8, not {stack_bytes}")
+        raise root.fail("stack_bytes", "must be a multiple of 8", stack_bytes)
     sources, options = _sources(root, path, not of_bundle), _options(root)
     memory = root.table("memory")
-    flash, ram = _region(memory.table("flash")), _region(memory.table("ram"))
+    flash = _region(memory.table("flash"), _FLASH_STEP)
+    ram = _region(memory.table("ram"), _RAM_STEP)
     memory.done()
+    if flash.origin < ram.origin + ram.length and ram.origin < flash.origin + flash.length:
+        raise root.fail("memory", "flash and ram overlap")
     guard = -ram.origin % _GUARD_BYTES + _GUARD_BYTES
     if guard + stack_bytes > ram.length:
         raise root.fail(
@@ -521,11 +553,13 @@ def _board(root: _Table, path: Path, of_bundle: bool) -> Board:
         table.number("irq", 0, 495),
     )
     table.done()
+    if uart.baud > uart.clock_hz:
+        raise table.fail("baud", f"must be at most clock_hz, {uart.clock_hz}", uart.baud)
     table = root.table("counter")
     kind = table.text("kind", COUNTERS)
     counter = Counter(
         kind,
-        table.number("hz", 1, 2**32 - 1),
+        table.number("hz", 1, 2**31 - 1),  # below: esnn_mlperf.h adds a second's ticks to another's
         table.text("unit", UNITS),
         table.exact("per_tick", 1, 10**6),
         COUNTERS[kind],
@@ -541,7 +575,7 @@ def _board(root: _Table, path: Path, of_bundle: bool) -> Board:
         table = root.table("power")
         power = Power(table.quantity("current_ua_per_mhz", 1e5), table.quantity("supply_v", 60.0))
         table.done()
-    watchdog, flashing = _watchdog(root, path, not of_bundle), _flashing(root)
+    watchdog, flashing = _watchdog(root, path, not of_bundle, sources), _flashing(root)
     usb, boot, run_on = _usb(root), _boot(root), root.maybe_text("run_on")
     root.done()
     return Board(
@@ -579,6 +613,8 @@ def read_board(path: Path, *, of_bundle: bool = False) -> Board:
         raise EdgesnnError(f"{path}: {e.strerror or e}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise EdgesnnError(f"{path}: not a TOML file: {e}") from None
+    except (ValueError, RecursionError):
+        raise EdgesnnError(f"{path}: a number or a nesting of brackets in it is too long") from None
     return _board(_Table(str(path), values), path, of_bundle)
 
 

@@ -5,6 +5,7 @@ None of them is run here, but for two whose image runs on QEMU's machine of the 
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from edgesnn.compiler.boot import boot_crc, finish_boot
 from edgesnn.compiler.build import compile_program
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.link import LinkEngine
-from edgesnn.targets.board import Board, Region, list_boards, load_board
+from edgesnn.targets.board import Board, Region, list_boards, load_board, read_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.target import find_target
@@ -156,7 +157,7 @@ def real(request: pytest.FixtureRequest) -> Board:
 
 def test_a_small_program_links_and_starts(real: Board, firmware: Callable[..., Path]) -> None:
     elf = firmware(on=real)
-    finish_boot(elf, real.boot)
+    finish_boot(elf, real)
     check(real, elf)
 
 
@@ -187,7 +188,7 @@ def link_again(board: Board, bundle: Bundle, folder: Path) -> Path:
     objects += [str(bundle.path / "lib" / "libmodel.a"), *tools.support]
     (folder / "link.ld").write_text(board.linker_script())
     tools.link(objects, "firmware.elf", [*board.ldflags, "-T", "link.ld"], folder)
-    finish_boot(folder / "firmware.elf", board.boot)
+    finish_boot(folder / "firmware.elf", board)
     return folder / "firmware.elf"
 
 
@@ -210,9 +211,77 @@ def test_crc_of_a_boot_block() -> None:
         assert boot_crc(data) == remainder(data)
 
 
-def test_only_rp2040_has_a_boot_block_to_finish(tmp_path: Path) -> None:
-    for boot in (None, "rp2350"):
-        finish_boot(tmp_path / "none", boot)
+def with_sources(name: str, folder: Path, *changes: tuple[str, str]) -> Board:
+    """A board of this package with some of its file's text replaced."""
+    text = load_board(name).path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / f"{name}.toml").write_text(text)
+    return read_board(folder / f"{name}.toml")
+
+
+RP2040 = '"boot_rp2040.c",', '[boot]\nkind = "rp2040"\n'
+
+
+@pytest.mark.parametrize("tools", ["gcc", "zig"])
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        (
+            "pico",
+            [(RP2040[0], "")],
+            "boot.kind: is rp2040, the sources' section .boot is not there",
+        ),
+        (
+            "pico",
+            [(RP2040[1], "")],
+            "boot.kind: is not there, the sources' section .boot is rp2040",
+        ),
+        ("pico", [(RP2040[0], '"boot_rp2350.c",')], "boot.kind: is rp2040, .* .boot is rp2350"),
+        ("pico2", [('"rp2350"', '"rp2040"')], "boot.kind: is rp2040, .* .boot is rp2350"),
+        (
+            "pico2",
+            [('"boot_rp2350.c",', '"boot_rp2040.c",')],
+            "boot.kind: is rp2350, .* .boot is rp2040",
+        ),
+        (
+            "pico2",
+            [('"boot_rp2350.c",', '"boot_rp2350.c", "boot_rp2040.c",')],
+            "boot.kind: is rp2350, .* .boot is neither chip's",
+        ),
+        (
+            "nrf52840-dk",
+            [('"cortex_m/startup.c",', "")],
+            "sources: none has bsp_reset; add cortex_m",
+        ),
+        ("hifive1-revb", [('"riscv/startup.c",', "")], "sources: none has bsp_reset; add cortex_m"),
+    ],
+)
+def test_sources_that_do_not_start_the_chip(
+    name: str, changes: list[tuple[str, str]], said: str, tools: str, tmp_path: Path
+) -> None:
+    board = with_sources(name, tmp_path, *changes)
+    try:
+        toolchain = find_toolchain(find_target(board.target), tools)
+    except EdgesnnError as e:
+        pytest.skip(str(e))
+    (tmp_path / "link.ld").write_text(board.linker_script())
+    flags = ["-O2", *board.cflags, *(f"-I{folder}" for folder in board.includes)]
+    objects = [f"{file.stem}.o" for file in [*board.sources, Path("own.c")]]
+    own = "void bsp_on_fault(const unsigned *w, unsigned n) { (void)w; (void)n; for (;;) {} }\n"
+    (tmp_path / "own.c").write_text("int main(void) { return 0; }\n" + own)
+    for file in [*board.sources, tmp_path / "own.c"]:
+        toolchain.compile(str(file), f"{file.stem}.o", flags, tmp_path)
+    toolchain.link(
+        [*objects, *toolchain.support],
+        "firmware.elf",
+        [*board.ldflags, "-T", "link.ld"],
+        tmp_path,
+    )
+    with pytest.raises(EdgesnnError, match=re.escape(str(board.path)) + ": " + said) as e:
+        finish_boot(tmp_path / "firmware.elf", board)
+    assert "\n" not in str(e.value)
 
 
 def test_a_real_board_is_described_soundly(real: Board) -> None:
