@@ -150,6 +150,8 @@ def _ready(
         return _Way(name, partial(write_probe, board, probe, file, say=say), probe.unique_id)
     uf2 = file.suffix == ".uf2"
     volume = find_volume(about.volume, choice.volume, uf2=uf2, how=about.how, ids=about.volume_ids)
+    if choice.volume is not None and not (uf2 or about.volume_ids):
+        say(f"nothing on {volume.path} says whether it is the drive of {board.name}")
     write = partial(write_volume, volume, file, uf2=uf2)
     return _Way(str(volume.path), write, volume.about.get("unique id"))
 

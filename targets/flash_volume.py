@@ -20,6 +20,7 @@ VOLUMES = Path("/Volumes")  # macOS mounts every drive there, under its label
 INFO_UF2, DETAILS, FAIL = "INFO_UF2.TXT", "DETAILS.TXT", "FAIL.TXT"
 _CHUNK = 1 << 14
 _LOOK = 0.1  # seconds between looks at the drive
+_NOTHING = "nothing was written"
 
 Progress = Callable[[float], None]
 
@@ -55,12 +56,13 @@ def find_volume(
     """The drive of this label, or the one at `path`.
 
     uf2: it must be a boot loader's, which has INFO_UF2.TXT (without a label: the only drive that has one).
-    how: what a person does to make it appear. ids: what `Volume.board_id` begins with; none: anything.
+    how: what a person does to make it appear. ids: what `Volume.board_id`, which must be there, begins with;
+    none: anything.
     EdgesnnError where there is no such drive or it is another board's; UsageError where there are several.
     """
     do = f"; {how}" if how else "; plug the board in"
     if path is not None:
-        if not Path(path).is_dir():
+        if not os.path.isdir(path):
             raise UsageError(
                 f"there is no drive at {path}; give --volume the folder it is mounted at"
             )
@@ -84,6 +86,10 @@ def find_volume(
         raise EdgesnnError(
             f"{volume.path} is the debugger's own boot loader (MAINTENANCE); unplug the board and plug it in "
             "without holding its reset button"
+        )
+    if not fitting and volume.board_id is None:
+        raise EdgesnnError(
+            f"{volume.path} has no {DETAILS} with a Unique ID, so it is not the board's drive{do}"
         )
     if not fitting:
         model = volume.about.get("model")
@@ -114,20 +120,25 @@ def write_volume(
     fail = volume.path / FAIL
     before = _stamp(fail)
     target = volume.path / file.name
-    handed = False
+    opened, sent = False, 0
     try:
         try:
-            with target.open("wb") as f:
-                for at in range(0, len(data), _CHUNK):
-                    f.write(data[at : at + _CHUNK])
-                    progress(min(at + _CHUNK, len(data)) / len(data))
-                f.flush()
-                handed = True
+            with target.open("wb", buffering=0) as f:
+                opened = True
+                while sent < len(data):
+                    sent += f.write(data[sent : sent + _CHUNK])
+                    progress(sent / len(data))
                 os.fsync(f.fileno())
-        except OSError as e:
+        except (OSError, KeyboardInterrupt) as e:
             # A boot loader takes its drive away as soon as it has the last block, often before fsync returns.
-            if not handed or not _within(leaves, volume.gone):
-                raise _failed_copy(volume, target, e) from None
+            left = isinstance(e, OSError) and sent == len(data) and _within(leaves, volume.gone)
+            if not left:
+                if opened:
+                    with contextlib.suppress(OSError):
+                        target.unlink()
+                if isinstance(e, KeyboardInterrupt):
+                    raise
+                raise _failed_copy(volume, target, e, sent) from None
         if not uf2:
             _read_report(volume, fail, before, reports)
         elif not _within(leaves, volume.gone):
@@ -136,9 +147,7 @@ def write_volume(
                 "file; unplug it, let it appear as a drive again and flash again"
             )
     except KeyboardInterrupt:
-        raise EdgesnnError(
-            "interrupted: the board may now hold no whole firmware; flash it again"
-        ) from None
+        raise EdgesnnError(f"interrupted: {_state(sent)}") from None
 
 
 def _read_report(volume: Volume, fail: Path, before: object, seconds: float) -> None:
@@ -179,8 +188,13 @@ def _stamp(file: Path) -> object:
     return (state.st_mtime_ns, state.st_size)
 
 
-def _failed_copy(volume: Volume, target: Path, error: OSError) -> EdgesnnError:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+def _state(sent: int) -> str:
+    """What the board holds after so many bytes of a file that did not arrive whole."""
+    return "the board may now hold no whole firmware; flash it again" if sent else _NOTHING
+
+
+def _failed_copy(volume: Volume, target: Path, error: OSError, sent: int) -> EdgesnnError:
+    if not sent and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         why = "is read-only" if error.errno == errno.EROFS else "belongs to another user"
         return EdgesnnError(
             f"no permission to write to {volume.path}: it {why}; unmount it and mount it as yourself "
@@ -188,17 +202,16 @@ def _failed_copy(volume: Volume, target: Path, error: OSError) -> EdgesnnError:
         )
     if error.errno == errno.ENOSPC:
         return EdgesnnError(
-            f"{target.name} does not fit on {volume.path}; is it the board's drive?"
+            f"{target.name} does not fit on {volume.path}, is it the board's drive?: {_state(sent)}"
         )
     return EdgesnnError(
-        f"copying to {volume.path} failed in the middle ({error.strerror or error}): the board now holds no "
-        "whole firmware; plug it in again and flash it again"
+        f"copying to {volume.path} failed ({error.strerror or error}), plug it in again: {_state(sent)}"
     )
 
 
 def _fits(volume: Volume, ids: tuple[str, ...]) -> bool:
     name = volume.board_id
-    return name is None or not ids or name.lower().startswith(tuple(i.lower() for i in ids))
+    return not ids or (name or "").lower().startswith(tuple(i.lower() for i in ids))
 
 
 def _volume(path: Path) -> Volume:

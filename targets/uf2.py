@@ -16,7 +16,7 @@ BLOCK_BYTES = 512
 PAYLOAD_BYTES = 256  # every boot loader takes this size, at addresses that are multiples of it
 FAMILY_PRESENT = 0x2000  # flag: the last word of the header is a family id
 _NOT_MAIN_FLASH = 0x0001
-_MOST_GAP = 2**26  # bytes between two blocks; more is no image of one chip's flash
+_MOST_BYTES = 2**26  # from the first block to the last; more is no image of one chip's flash
 _MAGIC_1, _MAGIC_2, _MAGIC_END = 0x0A324655, 0x9E5D5157, 0x0AB16F30
 _BLOCK = struct.Struct("<8I476sI")
 
@@ -84,7 +84,7 @@ def read_uf2(file: bytes) -> Image:
     origin = min(parts)
     out = bytearray()
     for address in sorted(parts):
-        if not 0 <= address - origin - len(out) <= _MOST_GAP:
+        if address < origin + len(out) or address - origin >= _MOST_BYTES:
             raise EdgesnnError(
                 f"damaged UF2 file: block at 0x{address:08x} overlaps or lies far off"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -82,6 +83,14 @@ def test_uf2_with_a_gap_and_a_block_for_elsewhere() -> None:
 def test_unsound_uf2_files_are_refused(damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(EdgesnnError):
         read_uf2(damage(write_uf2(bytes(512), 0x10000000, RP2040)))
+
+
+def test_a_uf2_file_with_many_gaps_is_no_image() -> None:
+    blocks = [bytearray(write_uf2(bytes(256), n << 25, RP2040)) for n in range(3)]
+    for number, block in enumerate(blocks):
+        struct.pack_into("<2I", block, 20, number, 3)
+    with pytest.raises(EdgesnnError, match="0x04000000 overlaps or lies far off"):
+        read_uf2(b"".join(blocks))
 
 
 @pytest.mark.parametrize(("data", "origin"), [(b"", 0), (b"x", 0x10000010), (b"xx", 2**32 - 1)])
@@ -229,6 +238,17 @@ def test_a_debugger_in_its_own_boot_loader(drives: Drives) -> None:
         find_volume("MICROBIT", None, uf2=False, how=None, ids=("9904",))
 
 
+def test_a_drive_that_does_not_say_whose_it_is(drives: Drives, tmp_path: Path) -> None:
+    place = drives.add("MICROBIT")
+    for path in (None, str(place)):
+        with pytest.raises(
+            EdgesnnError, match=r"no DETAILS.TXT with a Unique ID.*not the board's drive; plug"
+        ):
+            find_volume("MICROBIT", path, uf2=False, how=None, ids=("9904",))
+    with pytest.raises(UsageError, match="there is no drive at"):
+        find_volume("MICROBIT", "x" * 300, uf2=False, how=None)
+
+
 def test_drives_of_a_mac(drives: Drives, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(flash_volume, "VOLUMES", tmp_path / "Volumes")
@@ -314,17 +334,38 @@ def test_an_error_at_the_end_is_none_if_the_drive_has_left(
     monkeypatch.setattr(os, "fsync", fsync)
     if leaves:
         return write_volume(drive, image, uf2=True)
-    with pytest.raises(
-        EdgesnnError, match=r"failed in the middle.*no whole firmware.*flash it again"
-    ):
+    with pytest.raises(EdgesnnError, match=r"failed .*no whole firmware; flash it again"):
         write_volume(drive, image, uf2=True, leaves=0.1)
 
 
 def test_a_full_drive_is_not_the_boards(tmp_path: Path, image: Path) -> None:
     drive = _drive(tmp_path)
     (drive.path / image.name).symlink_to("/dev/full")
-    with pytest.raises(EdgesnnError, match="does not fit"):
+    with pytest.raises(EdgesnnError, match=r"does not fit.*: nothing was written"):
         write_volume(drive, image, uf2=False, leaves=0.1)
+    assert not list(drive.path.iterdir())
+
+
+def test_a_drive_that_fills_up_keeps_no_part_of_the_file(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = _drive(tmp_path)
+
+    class Small(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            if self.tell() >= 5000:
+                raise OSError(28, os.strerror(28))
+            return super().write(data[: 5000 - self.tell()])
+
+    original = Path.open
+
+    def small(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
+        return Small(path, mode) if mode == "wb" else original(path, mode, *words, **more)
+
+    monkeypatch.setattr(Path, "open", small)
+    with pytest.raises(EdgesnnError, match=r"does not fit.*may now hold no whole firmware"):
+        write_volume(drive, image, uf2=False)
+    assert not list(drive.path.iterdir())
 
 
 @pytest.mark.parametrize(("code", "why"), [(30, "is read-only"), (13, "belongs to another user")])
@@ -333,7 +374,7 @@ def test_no_permission_on_the_drive(
 ) -> None:
     drive = _drive(tmp_path)
 
-    def refuse(*_: Any) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(code, os.strerror(code))
 
     data = image.read_bytes()
@@ -390,10 +431,12 @@ def test_ctrl_c_during_the_copy(tmp_path: Path, image: Path) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
+    drive = _drive(tmp_path)
     with pytest.raises(
         EdgesnnError, match="interrupted: the board may now hold no whole"
     ) as caught:
-        write_volume(_drive(tmp_path), image, interrupt, uf2=False)
+        write_volume(drive, image, interrupt, uf2=False)
+    assert not list(drive.path.iterdir())
     assert isinstance(caught.value.__context__, KeyboardInterrupt)  # exit code 130
 
 
@@ -647,7 +690,7 @@ def test_a_protected_chip_is_erased_and_said_to_be(
         write_probe(own, PROBE, hex_file)
     chip = Chip({}, locked=True, flash_bytes=8192)
     chip.install(monkeypatch)
-    with pytest.raises(EdgesnnError, match="too large.*: nothing was written"):
+    with pytest.raises(EdgesnnError, match=r"too large.*: nothing was written"):
         write_probe(own, PROBE, hex_file)
     assert chip.said == [opened, "close"]
 
@@ -730,6 +773,8 @@ def test_the_first_way_that_is_plugged_in(
     done = flash(own, hex_file.parent)
     assert (done.method, done.serial, done.verified) == ("pyocd", "77", True)
     assert flash(own, hex_file.parent, Choice("volume")).method == "volume"
+    flash(own, hex_file.parent, Choice(volume=str(place)), say=said.append)
+    assert said[1] == f"nothing on {place} says whether it is the drive of own"
 
 
 def test_a_uf2_file_that_is_missing_or_of_another_family(board: Board, image: Path) -> None:
