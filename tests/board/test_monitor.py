@@ -198,14 +198,21 @@ def test_a_port_that_is_not_there_or_taken(line: Line, tmp_path: Path) -> None:
 # --- which port ---------------------------------------------------------------------------------
 
 
-def _plugged(monkeypatch: pytest.MonkeyPatch, *ports: tuple[str, str | None, str | None]) -> None:
-    """These ports are there: device, USB ids, serial number."""
+def _plugged(monkeypatch: pytest.MonkeyPatch, *ports: tuple[str | None, ...]) -> None:
+    """These ports are there: device, USB ids, serial number, location."""
 
-    def one(device: str, usb: str | None, number: str | None) -> SimpleNamespace:
+    def one(
+        device: str, usb: str | None, number: str | None, location: str | None = None
+    ) -> SimpleNamespace:
         vendor, product = [int(i, 16) for i in usb.split(":")] if usb else (None, None)
         text = "Debugger" if usb else "n/a"
         return SimpleNamespace(
-            device=device, vid=vendor, pid=product, serial_number=number, description=text
+            device=device,
+            vid=vendor,
+            pid=product,
+            serial_number=number,
+            description=text,
+            location=location,
         )
 
     from serial.tools import list_ports as tools
@@ -252,6 +259,30 @@ def test_the_port_of_a_board(monkeypatch: pytest.MonkeyPatch, board: Board, own:
         UsageError, match="no port is a known board's; there is no port at all: plug"
     ):
         choose_port(None)
+
+
+def test_another_boards_port_is_not_taken(monkeypatch: pytest.MonkeyPatch, own: Board) -> None:
+    other = ("/dev/ttyACM0", "0d28:0204", "9900A")
+    _plugged(monkeypatch, other)
+    assert find_port(own, "9904b") is None
+    _plugged(monkeypatch, other, ("/dev/ttyACM1", "0d28:0204", None))  # may be it
+    assert find_port(own, "9904b") == "/dev/ttyACM1"
+
+
+def test_of_one_debuggers_ports_the_first_is_the_boards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """J-Link: two ports, and leading zeros that its id as a probe has not."""
+    board, number = load_board("hifive1-revb"), "000979001234"
+    second = ("/dev/ttyACM9", "1366:1051", number, "1-3:1.2")
+    first = ("/dev/ttyACM10", "1366:1051", number, "1-3:1.0")
+    _plugged(monkeypatch, second, first)
+    assert find_port(board) == find_port(board, "979001234") == choose_port(None) == first[0]
+    _plugged(monkeypatch, *(port[:3] for port in (first, second)))  # no interfaces told: by name
+    assert find_port(board) == second[0]
+    other = ("/dev/ttyACM1", "1366:1051", "000979005678", "1-2:1.0")
+    _plugged(monkeypatch, second, first, other)
+    with pytest.raises(UsageError, match=r"several ports .*ACM1 .*ACM10 \("):
+        find_port(board)
+    assert find_port(board, "979001234") == first[0]
 
 
 def test_pyserial_is_missing(monkeypatch: pytest.MonkeyPatch, own: Board) -> None:
