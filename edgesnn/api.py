@@ -321,6 +321,10 @@ def package(
 
     if codegen != "c":
         raise UsageError(f"a package holds C source; leave out --codegen {codegen}")
+    if options.get("protocol", "edgesnn") != "edgesnn":
+        raise UsageError(f"a package holds no firmware; leave out --protocol {options['protocol']}")
+    if options.get("watchdog") is not None:
+        raise UsageError(f"a package holds no firmware; leave out --watchdog {options['watchdog']}")
     if target is None and board is None:
         raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
     name = model_file(model).resolve().stem

@@ -327,7 +327,12 @@ def test_the_command(
     assert told["header"] == "edgesnn_my_net.h" and told["target"] == "cortex-m4"
     for kind, more, said in (
         ("cmake", ["--codegen", "llvm"], "C source"),
-        ("cmake", ["--protocol", "mlperf-tiny", "--out", "new"], "firmware"),
+        ("cmake", ["--board", "pico", "--protocol", "mlperf-tiny"], "leave out --protocol mlperf-"),
+        (
+            "cmake",
+            ["--board", "pico", "--watchdog", "500"],
+            "no firmware; leave out --watchdog 500",
+        ),
         ("cmake", [], "is a package for arduino"),
         ("conan", ["--out", "new"], "choose one of: cmake"),
         ("cmake", ["--out", str(tmp_path / "edgesnn_my_net" / "src")], "other files"),

@@ -1,5 +1,6 @@
 /* STM32L4+ (L4R5 and its like) at its 120 MHz: HSI16 / 4 * 60 / 2, voltage range 1 with boost, five wait states.
- * The pins PG2 to PG15 get their supply. RM0432, chapters PWR, RCC, flash. */
+ * The pins PG2 to PG15 get their supply. RM0432, chapters PWR, RCC, flash. HSI16 is within about 1 % at 25 C, 2 %
+ * over temperature, and with it whatever is timed. */
 #include "bsp.h"
 #include "stm32/stm32.h"
 

@@ -1,6 +1,6 @@
 /* STM32 independent watchdog (IWDG), on the low-speed oscillator: the same in F1 (RM0041), F4 (RM0090, RM0390) and
- * L4+ (RM0432). It cannot be stopped. Its oscillator is inexact: the time is BSP_WATCHDOG_MS at least, up to three
- * times as long. */
+ * L4+ (RM0432). It cannot be stopped. Its oscillator is inexact (30 kHz to 60 kHz in the F1, 17 kHz to 47 kHz in the
+ * F4): the time is BSP_WATCHDOG_MS at least, up to 3.6 times as long. */
 #include "bsp.h"
 #include "stm32/stm32.h"
 
