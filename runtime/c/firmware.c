@@ -45,6 +45,9 @@ static void repeat(uint32_t count) {
 }
 
 void bsp_on_fault(const uint32_t *words, uint32_t count) {
+#ifdef BSP_WATCHDOG_MS
+  bsp_watchdog_start(); /* the fault may have come before main did that */
+#endif
   bsp_uart_put(0u); /* ends the frame that the fault may have cut short */
 #ifdef BSP_WATCHDOG_MS
   send(esnn_link_fault(&serial, words, count));

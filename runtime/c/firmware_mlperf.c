@@ -27,7 +27,9 @@ void __wrap_bsp_wait(void) { esnn_mlperf_poll(&serial); }
 
 /* At once, and after every command that comes; with a watchdog once, until it bites. */
 void bsp_on_fault(const uint32_t *words, uint32_t count) {
+  serial.port = &port; /* the fault may have come before main did that */
 #ifdef BSP_WATCHDOG_MS
+  bsp_watchdog_start(); /* nor that */
   static uint32_t told; /* some watchdogs interrupt what they are about to reset */
   if (told == 0u) {
     told = 1u;

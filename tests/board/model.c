@@ -123,7 +123,11 @@ const esnn_model esnn_model_data = {
     .output_bytes = 4u,
     .output_offset = OUTPUT,
     .stats_offset = STATS,
+#ifdef TEST_CRASH_EARLY /* in esnn_init */
+    .counts_offset = COUNTS + 0x10000000u,
+#else
     .counts_offset = COUNTS,
+#endif
     .arena_bytes = 2456u};
 
 #ifdef TEST_STREAM

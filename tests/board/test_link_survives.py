@@ -498,6 +498,23 @@ def test_a_crash_with_a_watchdog_is_over_with_the_reset(
             assert engine.stack_high_water() > 0
 
 
+@pytest_emulated
+def test_a_crash_before_the_watchdog_is_started_is_over_with_the_reset_too(
+    board: Board, firmware: Callable[..., Path]
+) -> None:
+    elf = firmware("-DTEST_CRASH_EARLY", "-DBSP_WATCHDOG_MS=20u")
+    with Emulator(board, elf) as emulator:
+        port = link.SerialPort(emulator.url, board.uart.baud)
+        told: list[bytes] = []
+        while not told or told.count(told[0]) < 2:  # the watchdog is told of in between
+            data = port.read_frame(time.monotonic() + 5)
+            assert data is not None, told
+            if data.strip(b"\0"):
+                told.append(data)
+        port.close()
+    assert decode_frame(told[0]).op == link.FAULT
+
+
 def test_watchdogs_that_cannot_be(tmp_path: Path) -> None:
     from edgesnn.compiler.build import compile_program
     from edgesnn.compiler.random_program import random_program
