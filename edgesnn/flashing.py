@@ -33,7 +33,8 @@ def flash_bundle(
 
     board: the board, where its file has changed since (another drive, another way to flash). port: the serial
     port to ask on, else the one with the board's USB ids. The report's "answers" is None where there was none
-    to ask on, and "next" says what to do. EdgesnnError and UsageError are one line.
+    to ask on, and "next" says what to do. EdgesnnError and UsageError are one line; so it is where the board
+    was asked and did not answer, or with another model.
     """
     bundle = Bundle.open(Path(path))
     on = _board(bundle, board)
@@ -86,12 +87,11 @@ def _board(bundle: Bundle, name: str | None) -> Board:
 def _ask(
     bundle: Bundle, board: Board, done: Flashed, port: str | None, say: Say
 ) -> tuple[str | None, bool | None, str]:
-    """(port, whether the board answers there with the bundle's model, what to do next)."""
+    """(port, True where the board answers there with the bundle's model, what to do next)."""
     run = f"`edgesnn run {bundle.path} --data ... --port {port or 'PORT'}`"
     protocol = bundle.manifest.get("protocol", "edgesnn")
     if protocol != "edgesnn":
         return port, None, f"it speaks {protocol}; `edgesnn monitor` shows what it says"
-    given = port is not None
     try:
         port = port or _port(board, done.serial)
     except EdgesnnError as e:
@@ -106,9 +106,7 @@ def _ask(
         with LinkEngine(bundle, port, baud=board.uart.baud, counter=board.counter):
             pass
     except EdgesnnError as e:
-        if given:
-            raise EdgesnnError(f"the firmware is written, but {e}") from None
-        return port, False, f"the firmware is written, but {e}"
+        raise EdgesnnError(f"the firmware is written, but {e}") from None
     return port, True, f"`edgesnn run {bundle.path} --data ... --port {port}`"
 
 

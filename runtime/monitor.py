@@ -14,10 +14,13 @@ from edgesnn.runtime.bundle import Bundle
 from edgesnn.targets.errors import EdgesnnError
 
 BANNER, FAULT, REPLY, TEXT, DAMAGED, NOTE = "banner", "fault", "reply", "text", "damaged", "note"
-_OPERATIONS = (  # from 1
-    "HELLO", "RESET", "DATA", "EVENTS", "INFER", "STEP", "STEP_NODE", "RESULT", "READ_EVENTS", "READ_STATS",
-    "READ_MEMBRANES", "STACK", "STREAM_RESET", "STREAM_PUSH", "STREAM_EVENTS",
-)  # fmt: skip
+_OPERATIONS = {
+    getattr(link, name): name
+    for name in (
+        "HELLO", "RESET", "DATA", "EVENTS", "INFER", "STEP", "STEP_NODE", "RESULT", "READ_EVENTS", "READ_STATS",
+        "READ_MEMBRANES", "STACK", "STREAM_RESET", "STREAM_PUSH", "STREAM_EVENTS",
+    )
+}  # fmt: skip
 _LONGEST = 600  # bytes of a frame or a line at most, with room; more without an end is noise
 _QUIET = 0.2  # seconds after which an unfinished line is shown
 _AGAIN = 0.3  # seconds between attempts to open a port that has gone
@@ -35,7 +38,8 @@ class Words:
     """Bytes from a board in, what they say out. Frames end with 0x00, lines of text with a line feed.
 
     Every frame of the protocol has its version in its second byte, which is no printable character: so a
-    frame is never taken for text. frames, lines, damaged: how many there were.
+    frame is never taken for text, even if its first byte is a line feed. frames, lines, damaged: how many there
+    were.
     """
 
     def __init__(self, bundle: Bundle | None = None) -> None:
@@ -51,13 +55,20 @@ class Words:
             if self._buffer[at] == 0:
                 yield from self._frame(self._take(at))
                 at = 0
-            elif self._buffer[at] == 0x0A and _readable(self._buffer[:at]):
+            elif self._buffer[at] == 0x0A and self._ends_line(at):
                 yield from self._text(self._take(at))
                 at = 0
             else:
                 at += 1
         if len(self._buffer) > _LONGEST:
             yield from self.rest()
+
+    def _ends_line(self, at: int) -> bool:
+        """Whether the line feed there ends a line. If it is the first byte, what follows tells."""
+        if at:
+            return _readable(self._buffer[:at])
+        following = self._buffer[1:2]
+        return following >= b" " or following in (b"\t", b"\n", b"\r", b"\x1b")
 
     def rest(self) -> Iterator[Said]:
         """What has come without an end."""
@@ -73,6 +84,8 @@ class Words:
     def _frame(self, data: bytes) -> Iterator[Said]:
         """What stood before a 0x00."""
         frame = link.decode_frame(data) if data else None
+        if frame is None and data[:1] == b"\n":  # or an empty line before it
+            frame = link.decode_frame(data[1:])
         if frame is not None:
             self.frames += 1
             yield self._said(frame)
@@ -120,7 +133,7 @@ class Words:
                 REPLY, f"the board could not read a frame: {link.status_text(frame.status)}"
             )
         number = frame.op & ~link.RESPONSE
-        name = _OPERATIONS[number - 1] if 0 < number <= len(_OPERATIONS) else f"0x{number:02x}"
+        name = _OPERATIONS.get(number, f"0x{number:02x}")
         if frame.status:
             return Said(
                 REPLY, f"{name} {frame.sequence}: refused, {link.status_text(frame.status)}"

@@ -24,6 +24,7 @@ from edgesnn.runtime.link import (
     FAULT,
     HELLO,
     INFER,
+    STREAM_EVENTS,
     UNREADABLE,
     Frame,
     LinkEngine,
@@ -98,29 +99,55 @@ def test_text_as_it_is_and_noise_counted() -> None:
     assert [s.kind for s in noise] == ["damaged"]
 
 
+def test_a_frame_may_begin_with_a_line_feed() -> None:
+    """COBS counts the bytes before the first 0 of a frame: nine of a refusal with one byte of payload."""
+    words = Words()
+    for session in range(1, 256):
+        frame = encode_frame(Frame(INFER | 0x80, 1, bytes([session]), 8))
+        ((kind, text),) = _said(words, frame)
+        assert (kind, text) == ("reply", "INFER 1: refused, another session"), session
+    assert words.damaged == 0
+    assert list(words.feed(b"\n\n\xc3\xa4\n\nb\n")) == [Said("text", "ä"), Said("text", "b")]
+
+
+def test_operations_have_their_names() -> None:
+    words = Words()
+    ((_, text),) = _said(words, encode_frame(Frame(STREAM_EVENTS | 0x80, 1, b"")))
+    assert text == "STREAM_EVENTS 1: 0 bytes"
+    ((_, text),) = _said(words, encode_frame(Frame(0xFD, 1, b"")))
+    assert text == "0x7d 1: 0 bytes"
+
+
 @given(
     st.lists(
         st.one_of(
-            st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=30),
-            st.binary(max_size=60),
+            st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30),
+            st.tuples(st.binary(max_size=60), st.integers(0, 255), st.booleans()),
         ),
         max_size=8,
     ),
     st.lists(st.integers(1, 40), max_size=20),
 )
-def test_nothing_depends_on_how_the_bytes_come(said: list[str | bytes], cuts: list[int]) -> None:
+def test_nothing_depends_on_how_the_bytes_come(
+    said: list[str | tuple[bytes, int, bool]], cuts: list[int]
+) -> None:
     """Text and frames in any order, in pieces of any length."""
-    data = b""
+    data, expected = b"", []
     for one in said:
-        data += f"{one}\n".encode() if isinstance(one, str) else encode_frame(Frame(0x85, 1, one))
+        if isinstance(one, str):
+            data += f"{one}\n".encode()
+            expected += [one] if one else []
+            continue
+        payload, number, refused = one
+        data += encode_frame(Frame(0x85, number, payload, 8 if refused else 0))
+        what = "refused, another session" if refused else f"{len(payload)} bytes"
+        expected.append(f"INFER {number}: {what}")
     words, found = Words(), []
     for cut in [*cuts, len(data)]:
         found += words.feed(data[:cut])
         data = data[cut:]
     assert not list(words.rest())
-    assert [s.text for s in found] == [
-        one if isinstance(one, str) else f"INFER 1: {len(one)} bytes" for one in said
-    ]
+    assert [s.text for s in found] == expected
 
 
 # --- a port -------------------------------------------------------------------------------------

@@ -56,12 +56,15 @@ def own_boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def own_bundle(own_boards: Path, golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The golden program as firmware for that board. Do not alter its files."""
+    out = tmp_path_factory.mktemp("own") / "own-b"
+    return _compile(golden / "samples.program", str(own_boards / "own-board.toml"), out)
+
+
+def _compile(program: Path, board: str, out: Path) -> Bundle:
     from edgesnn.compiler.build import compile_program
     from edgesnn.compiler.text import from_text
 
-    text = (golden / "samples.program").read_text(encoding="utf-8")
-    out = tmp_path_factory.mktemp("own") / "own-b"
-    return compile_program(from_text(text), board=str(own_boards / "own-board.toml"), out=out)
+    return compile_program(from_text(program.read_text(encoding="utf-8")), board=board, out=out)
 
 
 @pytest.fixture
@@ -118,6 +121,26 @@ def test_flash_on_a_port_where_nothing_answers(
     port = tmp_path / "nothing"
     line = run("flash", own_bundle.path, "--volume", drive, "--port", port).error(1)
     assert line.startswith(f"the firmware is written, but no port {port}")
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_board_that_was_asked_must_answer_with_the_model(
+    run: Any,
+    own_bundle: Bundle,
+    golden: Path,
+    drive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a port that was found as on one that was named."""
+    firmware = _compile(golden / "events.program", "mps2-an386", tmp_path / "other").firmware
+    assert firmware is not None
+    with Emulator(load_board("mps2-an386"), firmware) as other:
+        for port, wrong in ((tmp_path / "nothing", "no port"), (other.url, "runs model")):
+            monkeypatch.setattr(flashing, "find_port", lambda *_, port=port: str(port))
+            for named in ([], ["--port", port]):
+                line = run("flash", own_bundle.path, "--volume", drive, *named).error(1)
+                assert line.startswith("the firmware is written, but ") and wrong in line
 
 
 def test_flash_refuses_in_one_line(
