@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 
 from edgesnn.targets.errors import EdgesnnError
 
@@ -32,6 +33,9 @@ def guarded(work: Callable[[], int | None], program: str = "edgesnn") -> int:
 
     program: how a line on standard error begins. With EDGESNN_DEBUG=1 errors come with their traceback.
     """
+    if sys.stdout is None:  # closed by whoever has started this: nobody reads it
+        with open(os.devnull, "w") as nobody, redirect_stdout(nobody):
+            return guarded(work, program)
     debug = os.environ.get("EDGESNN_DEBUG") == "1"
     error = f"{program}: error: "
     try:
@@ -57,7 +61,7 @@ def guarded(work: Callable[[], int | None], program: str = "edgesnn") -> int:
         if debug:
             raise
         _drop_output()
-        _say(error, f"cannot write {e.filename or 'standard output'}: {e.strerror or e}")
+        _say(error, f"{e.filename or 'cannot write standard output'}: {e.strerror or e}")
         return 1
     except Exception as e:
         if debug:
@@ -74,19 +78,16 @@ def _flushed(work: Callable[[], int | None]) -> int:
     try:
         code = work() or 0
     except SystemExit:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        raise
-    if sys.stdout is not None:
         sys.stdout.flush()
+        raise
+    sys.stdout.flush()
     return code
 
 
 def _drop_output() -> None:
     """What standard output does not take is not offered again at exit."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

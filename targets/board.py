@@ -622,7 +622,7 @@ def _files() -> dict[str, Path]:
     """The board file of each name: this package's, and those of the folders in EDGESNN_BOARDS."""
     found = {path.stem: path for path in BOARDS_DIR.glob("*.toml")}
     for folder in filter(None, os.environ.get(BOARDS_VARIABLE, "").split(os.pathsep)):
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise UsageError(f"{BOARDS_VARIABLE} names {folder}, which is not a folder")
         for path in sorted(Path(folder).glob("*.toml")):
             other = found.setdefault(path.stem, path)
@@ -644,7 +644,7 @@ def load_board(name: str) -> Board:
     UsageError: there is none, and what there is; EdgesnnError: what is wrong with a file.
     """
     if name.endswith(".toml"):
-        if not Path(name).is_file():
+        if not os.path.isfile(name):  # also where the name itself is impossible
             raise UsageError(
                 f"there is no board file {name}; `edgesnn boards` lists what needs none"
             )

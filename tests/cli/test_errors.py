@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgesnn import cli
 from edgesnn.runtime.bundle import Bundle
 
 DEAD_PORT = "socket://127.0.0.1:1"
@@ -278,6 +280,26 @@ def test_output_that_cannot_be_written(run: Any, checkpoint: Path, host_bundle: 
     out = "/proc/edgesnn/out"
     run("compile", checkpoint, "--target", "cpu", "--out", out).error(1)
     run("profile", host_bundle.path, "--samples", 1, "--out", out).error(1)
+
+
+def test_a_name_that_no_file_can_have(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = "a" * 300 + ".toml"
+    assert run("boards", long).error(2).startswith(f"there is no board file {long}")
+    monkeypatch.setenv("EDGESNN_BOARDS", long)
+    assert f"names {long}, which is not a folder" in run("boards").error(2)
+    monkeypatch.setattr(cli, "_dispatch", lambda _: (tmp_path / long).stat())
+    assert run("boards").error(1) == f"{tmp_path / long}: File name too long"
+
+
+@pytest.mark.parametrize("words", [("targets",), ("targets", "--json"), ("--help",)])
+def test_nobody_has_opened_standard_output(
+    run: Any, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    done = run(*words)
+    assert (done.code, done.out, done.err) == (0, "", "")
 
 
 def test_unexpected_failures_are_one_line_too(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
