@@ -119,19 +119,17 @@ static int same(const char *a, const char *b) {
   return *a == *b;
 }
 
-/* A decimal number up to ESNN_MLPERF_MOST; -1 for anything else. */
+/* A decimal number below 2^31; -1 for anything else. */
 static int32_t number(const char *word) {
-  uint32_t value = 0;
+  int32_t value = 0;
   do {
-    if (*word < '0' || *word > '9') {
+    int32_t digit = *word - '0';
+    if (digit < 0 || digit > 9 || value > (INT32_MAX - digit) / 10) {
       return -1;
     }
-    value = 10u * value + (uint32_t)(*word - '0');
-    if (value > ESNN_MLPERF_MOST) {
-      return -1;
-    }
+    value = 10 * value + digit;
   } while (*++word != '\0');
-  return (int32_t)value;
+  return value;
 }
 
 static int32_t hex_digit(char c) {
@@ -298,7 +296,8 @@ static int32_t run(esnn_mlperf *self, uint32_t count) {
 static void infer(esnn_mlperf *self, const char *measured, const char *before) {
   int32_t iterations = measured == NULL ? 1 : number(measured);
   int32_t warm_up = before == NULL ? 10 : number(before);
-  if (iterations <= 0 || warm_up < 0) {
+  int32_t most = (int32_t)ESNN_MLPERF_MOST;
+  if (iterations <= 0 || iterations > most || warm_up < 0 || warm_up > most) {
     say(self, "e-[infer N W takes N from 1 and W from 0, up to ");
     say_number(self, ESNN_MLPERF_MOST);
     say(self, "]\r\n");

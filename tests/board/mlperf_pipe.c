@@ -28,9 +28,13 @@ int main(int argc, char **argv) {
   }
   const esnn_mlperf_port port = {send, ticks, argument(argv, 1), "a board"};
   per_reading = argument(argv, 2);
-  uint8_t *frame = malloc(esnn_model_data.input_bytes); /* so that a byte too far is noticed */
-  int32_t status = esnn_init(&ctx, &esnn_model_data, arena, sizeof arena);
-  esnn_mlperf_init(&self, &ctx, &esnn_model_data, frame, &port);
+  esnn_model model = esnn_model_data;
+#ifdef TEST_FRAME_BYTES /* to be loaded, not to be run */
+  model.input_bytes = TEST_FRAME_BYTES;
+#endif
+  uint8_t *frame = malloc(model.input_bytes); /* so that a byte too far is noticed */
+  int32_t status = esnn_init(&ctx, &model, arena, sizeof arena);
+  esnn_mlperf_init(&self, &ctx, &model, frame, &port);
   esnn_mlperf_start(&self, status);
   for (int byte = getchar(); byte != EOF; byte = getchar()) {
     if (byte == '\n') {

@@ -123,6 +123,7 @@ def talk(pipe: Path) -> Talk:
         ("infer 0", ["e-[infer N W takes N from 1 and W from 0, up to 1000000]"]),
         ("infer -1", ["e-[infer N W takes N from 1 and W from 0, up to 1000000]"]),
         ("infer 1 -1", ["e-[infer N W takes N from 1 and W from 0, up to 1000000]"]),
+        ("infer 1 1000001", ["e-[infer N W takes N from 1 and W from 0, up to 1000000]"]),
         ("infer 1000001 0", ["e-[infer N W takes N from 1 and W from 0, up to 1000000]"]),
         ("results", ["e-[No results yet: infer first]"]),
         ("bogus", ["e-[Unknown command: bogus]"]),
@@ -244,6 +245,16 @@ def test_db(talk: Talk) -> None:
     lines = talk(load_words(frame) + "infer 1 0%db load 784%infer%results%")
     assert lines[-4] == "e-[0 of 784 bytes are loaded: db load first]"
     assert lines[-2].startswith("m-results-[")
+
+
+def test_a_large_frame(tmp_path: Path) -> None:
+    """Longer than the most iterations of a command."""
+    pipe = build(tmp_path, "-DTEST_FRAME_BYTES=1200000u")
+    frame = bytes(range(250)) * 4800
+    lines = talked(pipe, load_words(frame) + "db print 3 1199997%db load 12000000%", 1000, 0, 0)
+    assert lines[0] == "m-[Expecting 1200000 bytes]"
+    assert lines[-6:-3] == ["m-load-done", "m-ready", "m-buffer-f7-f8-f9"]
+    assert lines[-2] == "e-[This model takes frames of 1200000 bytes: db load 1200000]"
 
 
 def test_noise_never_hangs_or_breaks_it(talk: Talk, reference: Callable[..., Any]) -> None:
@@ -381,15 +392,15 @@ def test_the_time_is_that_of_the_usual_firmware(
             assert -1 <= more < 10 + 6 * sample["step"]
 
 
-def crashing_firmware(folder: Path, watchdog: int | None = None) -> Path:
-    """The hand-written model, stopped by a fault in its first step, behind this protocol."""
+def crashing_firmware(folder: Path, watchdog: int | None, crash: str = "-DTEST_CRASH") -> Path:
+    """The hand-written model, stopped by a fault in its first step or in esnn_init, behind this protocol."""
     board = load_board("mps2-an386")
     assert board.watchdog is not None
     support = (*board.sources, *([board.watchdog.source] if watchdog else []))
     tools = find_toolchain(find_target(board.target))
     (folder / "link.ld").write_text(board.linker_script())
     own = (HERE / "model.c", *(CORE / f for f in ("esnn.c", "esnn_mlperf.c", "firmware_mlperf.c")))
-    flags = ["-O2", *board.cflags, *STRICT, "-DTEST_CRASH", '-DBSP_BOARD="crash"']
+    flags = ["-O2", *board.cflags, *STRICT, crash, '-DBSP_BOARD="crash"']
     flags += [f"-I{place}" for place in (*board.includes, CORE, HERE)]
     flags += [f"-DBSP_WATCHDOG_MS={watchdog}u"] if watchdog else []
     objects = [f"{i}.o" for i in range(len(own) + len(support))]
@@ -423,6 +434,22 @@ def test_a_fault_is_told(tmp_path: Path, watchdog: int | None) -> None:
     assert len(set(faults)) == 1 and len(faults) == (1 if watchdog else 2)
     words = r"( (pc|lr|exception|fault|sp) 0x[0-9a-f]{8}){5}"
     assert re.fullmatch(rf"e-\[The processor has stopped:{words}\]", faults[0])
+
+
+@pytest.mark.usefixtures("emulator_program")
+@pytest.mark.parametrize("watchdog", [None, 20])
+def test_a_fault_before_all_else_is_told(tmp_path: Path, watchdog: int | None) -> None:
+    """With a watchdog again and again: it resets the board."""
+    elf = crashing_firmware(tmp_path, watchdog, "-DTEST_CRASH_EARLY")
+    with Emulator(load_board("mps2-an386"), elf) as emulator:
+        port = SerialPort(emulator.url, 115_200)
+        for _ in range(3 if watchdog else 1):
+            data = b""
+            while not data.startswith(b"e-[The processor has stopped: pc 0x"):
+                found = port.read_frame(time.monotonic() + 5, ord("\n"))
+                assert found is not None
+                data = found
+        port.close()
 
 
 # --- what the tools say --------------------------------------------------------------------------
@@ -491,18 +518,66 @@ def test_the_driver(
     assert (folder / "00004.bin").read_bytes() == as_bytes(bundle, samples[4])
     script = (tmp_path / "x" / "tests_performance.yaml").read_text()
     assert script.startswith(f'"{bundle.name}":\n') and "      - infer 2 1\n" in script
+    # Fewer samples than are asked for: the runner is not to look for a sixth.
+    assert mlperf_tiny.main([*words, "--export", str(tmp_path / "few"), "--samples", "2"]) == 0
+    assert "loop 2" in (tmp_path / "few" / "tests_performance.yaml").read_text()
+    # The runner's own folder has a script of that name.
+    runner = tmp_path / "runner"
+    runner.mkdir()
+    (runner / "tests_accuracy.yaml").write_text("theirs")
+    (tmp_path / "x" / "notes.txt").write_text("mine")
+    capsys.readouterr()
     for bad, code, message in (
         (["--samples", "0"], 2, "--samples is 0"),
         (["--samples", "999"], 2, f"has {n}"),
         (["--runs", "0"], 2, "choose 1 to 1000000"),
         (["--export", "."], 2, "current folder"),
         (["--export", str(tmp_path)], 2, "holds other files"),
+        (["--export", str(runner)], 2, f"{runner} holds other files; choose another --export"),
+        (["--export", str(tmp_path / "x")], 2, "notes.txt is not part of the export; choose"),
+        (["--port", ""], 2, "the port has no name"),
         (["--port", "/dev/no-such-port"], 1, "no port /dev/no-such-port"),
         (["--data", str(tmp_path / "none.npz")], 1, "none.npz"),
     ):
         assert mlperf_tiny.main([*words, *bad]) == code
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+    assert (runner / "tests_accuracy.yaml").read_text() == "theirs"
+    assert (tmp_path / "x" / "notes.txt").read_text() == "mine"
+
+
+class Said:
+    """A port with a board behind it that answers the same whatever it is told."""
+
+    def __init__(self, *lines: str) -> None:
+        self._lines, self._left = lines, list[str]()
+
+    def write(self, data: bytes) -> None:
+        self._left = [*self._lines, "m-ready"]
+
+    def read_frame(self, deadline: float, end: int) -> bytes | None:
+        return self._left.pop(0).encode() if self._left else None
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["m-lap-us-7", "m-lap-us-6", "m-results-[1.0,0.5]"], "from 7 us back to 6"),
+        (["m-lap-us-1", "m-lap-us-" + "9" * 5000], "1 sound lines m-lap-us-… instead of 2"),
+        (["m-lap-us-1"], "1 sound lines m-lap-us-… instead of 2"),
+        (["m-lap-us-1", "m-lap-us-2"], "0 sound lines m-results-[…] instead of 1"),
+        (["m-lap-us-1", "m-lap-us-2", "m-results-[1.0]"], "results of 1 classes, the bundle has 2"),
+        (["m-lap-us-1", "m-lap-us-2", "m-results-[1.0,.]"], "0 sound lines m-results-[…]"),
+        (["m-lap-us-1", "m-lap-us-2", "m-results-[1..0,1.0]"], "0 sound lines m-results-[…]"),
+        (["e-[No]"], "refused `infer 1 0%`: e-[No]"),
+    ],
+)
+def test_answers_that_make_no_sense(lines: list[str], message: str) -> None:
+    device = Device(Said(*lines), 2)  # type: ignore[arg-type]
+    with pytest.raises(EdgesnnError, match=re.escape(message)):
+        device.infer(1, 0)
+    sound = Device(Said("m-lap-us-5", "m-lap-us-9", "m-results-[0.5,1.0]"), 2)  # type: ignore[arg-type]
+    assert sound.infer(2, 0).latency_us == 2
 
 
 def test_a_board_that_says_nothing(
