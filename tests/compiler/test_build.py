@@ -118,7 +118,7 @@ def test_firmware_that_does_not_fit_is_refused_with_region_and_excess(
     assert "\n" not in line
     assert f"flash needs {flash:,} bytes, 1,000 more" in line
     assert f"ram needs {ram:,} bytes, 8 more" in line
-    assert f"stack_bytes = {1024 if toolchain == 'gcc' else ''}" in line
+    assert "stack_bytes = 1024" in line
     assert _files(out) == _files(exact.path) and len(list(tmp_path.iterdir())) == 1
 
 
