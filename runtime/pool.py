@@ -19,6 +19,7 @@ from edgesnn.targets.errors import EdgesnnError, UsageError
 
 LOOK_AHEAD = 32  # samples per board that may be at work or done before the next result in order
 _LAST_MOMENT = 2.0  # seconds that closing waits for a board in the middle of a request
+_LEFT = 60.0  # seconds that `sessions` waits for samples of a map that nobody waits for any more
 
 Say = Callable[[str], None]
 Place = tuple[str | None, str | None]  # port, board
@@ -44,16 +45,20 @@ class Share:
 
 @dataclass
 class _Member:
-    """One board of a pool. lost: it answers no more."""
+    """One board of a pool. lost: it answers no more.
+
+    thread: with several boards, the one that opens the session, asks it while busy, and closes it.
+    """
 
     name: str
     place: Place
     session: Session | None = None
     thread: threading.Thread | None = None
     samples: int = 0
+    busy: bool = False
     lost: bool = False
 
-    def open(self) -> Session:
+    def opened(self) -> Session:
         assert self.session is not None
         return self.session
 
@@ -68,7 +73,7 @@ class _Round(Generic[S]):
 
 @dataclass
 class _Answer:
-    """What a board made of a sample, or why it did not; of no round: whether its session is open."""
+    """What a board made of a sample, or why it did not; of no round: its session is open, the pool closed."""
 
     member: _Member
     round: _Round[Any] | None = None
@@ -124,20 +129,32 @@ class Pool:
         self._members, self._say = members, say
         self._talk = threading.Lock()
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
-        self._changed = threading.Condition()  # guards what follows
+        # Guards what follows, and busy, lost of the members. It wakes all: boards' threads wait for samples,
+        # `sessions` for the boards.
+        self._changed = threading.Condition()
         self._round: _Round[Any] | None = None
         self._closed = False
         self._stop = threading.Event()
 
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """Of every board that is not lost. Ask them nothing while a `map` is under way."""
-        return tuple(member.open() for member in self._members if not member.lost)
+        """Of every board that is not lost. Ask them nothing while a `map` is under way.
+
+        After a `map` that was left or failed: once each is done with the sample that it was at.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._round is not None or not self._at_work(), _LEFT)
+            late = self._at_work() if self._round is None else []
+            if late:
+                raise EdgesnnError(
+                    f"{late[0].name} is still at a sample of a map that was left; wait, or open another pool"
+                )
+            return tuple(member.opened() for member in self._members if not member.lost)
 
     @property
     def link_seconds(self) -> float | None:
         """Seconds spent so far on moving data, of all links; None without a link."""
-        found = [member.open().link_seconds for member in self._members]
+        found = [member.opened().link_seconds for member in self._members]
         seconds = [one for one in found if one is not None]
         return sum(seconds) if seconds else None
 
@@ -152,16 +169,16 @@ class Pool:
 
         Whichever board is free takes the next sample; at most LOOK_AHEAD per board are drawn ahead. A board
         that is lost hands its sample back to the others; LinkLost is raised when the last of them is. Any
-        other error of one board ends it. One map at a time.
+        other error of one board ends it, and so does `close`. One map at a time: EdgesnnError while the
+        results of another are not all taken.
         """
-        for member in self._members:
-            member.samples = 0
         if len(self._members) > 1:
             yield from self._share_out(function, samples)
             return
         only = self._members[0]
+        only.samples = 0
         for sample in samples:
-            result = function(only.open(), sample)
+            result = function(only.opened(), sample)
             only.samples += 1
             yield result
 
@@ -171,6 +188,7 @@ class Pool:
         with self._changed:
             self._closed, self._round = True, None
             self._changed.notify_all()
+        self._answers.put(_Answer(self._members[0]))  # wakes a map that waits for one
         end = time.monotonic() + _LAST_MOMENT
         for member in self._members:
             if member.thread is not None:  # which closes its session itself
@@ -191,7 +209,7 @@ class Pool:
 
     def _name(self) -> None:
         """Name every board as its session does, equal ones with a number; and all of them together."""
-        names = [member.open().engine_name for member in self._members]
+        names = [member.opened().engine_name for member in self._members]
         for i, member in enumerate(self._members):
             same = names.count(names[i]) > 1
             member.name = f"{names[i]} ({names[: i + 1].count(names[i])})" if same else names[i]
@@ -225,40 +243,52 @@ class Pool:
             return
         with member.session as session:
             self._answers.put(_Answer(member))
-            while not member.lost and (task := self._next_task()) is not None:
+            while not member.lost and (task := self._next_task(member)) is not None:
                 round, index, sample = task
                 answer = _Answer(member, round, index)
                 try:
                     answer.result = round.function(session, sample)
                 except BaseException as e:
                     answer.error = e
-                if isinstance(answer.error, LinkLost):
-                    self._hand_back(member, round, index, sample)
+                with self._changed:
+                    member.busy = False
+                    if isinstance(answer.error, LinkLost):  # the others do its sample
+                        member.lost = True
+                        round.tasks.appendleft((index, sample))
+                    self._changed.notify_all()
                 self._answers.put(answer)
 
-    def _next_task(self) -> tuple[_Round[Any], int, Any] | None:
+    def _next_task(self, member: _Member) -> tuple[_Round[Any], int, Any] | None:
         """Wait for a sample; None when the pool closes."""
         with self._changed:
             while not self._closed:
                 if self._round is not None and self._round.tasks:
+                    member.busy = True
                     return self._round, *self._round.tasks.popleft()
                 self._changed.wait()
         return None
 
-    def _hand_back(self, member: _Member, round: _Round[S], index: int, sample: S) -> None:
-        with self._changed:
-            member.lost = True
-            round.tasks.appendleft((index, sample))
-            self._changed.notify()
+    def _at_work(self) -> list[_Member]:
+        return [member for member in self._members if member.busy]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EdgesnnError(f"the pool of {self.bundle.name} is closed; open another")
 
     def _share_out(
         self, function: Callable[[Session, S], R], samples: Iterable[S]
     ) -> Generator[R, None, None]:
         round = _Round(function)
         with self._changed:
-            if self._closed:
-                raise EdgesnnError(f"the pool of {self.bundle.name} is closed; open another")
+            self._check_open()
+            if self._round is not None:
+                raise EdgesnnError(
+                    f"the pool of {self.bundle.name} does one map at a time; take all results of the other "
+                    "first, or close() it"
+                )
             self._round = round
+        for member in self._members:
+            member.samples = 0
         room = LOOK_AHEAD * len(self._members)
         feed = enumerate(samples)
         done: dict[int, R] = {}
@@ -270,7 +300,7 @@ class Pool:
                     drawn += 1
                     with self._changed:
                         round.tasks.append(task)
-                        self._changed.notify()
+                        self._changed.notify_all()
                 if given == drawn:
                     return
                 if given in done:
@@ -278,6 +308,8 @@ class Pool:
                     given += 1
                     continue
                 answer = self._answers.get()
+                with self._changed:
+                    self._check_open()
                 if isinstance(answer.error, LinkLost):  # whichever round it was at
                     self._check_alive(answer)
                 elif answer.round is not round:
@@ -315,6 +347,9 @@ def places(ports: Sequence[str], boards: Sequence[str]) -> list[Place]:
     A board is what is on the port in its place; a single one is on every port. Boards beyond the ports are
     emulated. UsageError where a port is named twice, or it is unclear which board is on it.
     """
+    for names in (ports, boards):
+        if isinstance(names, str):
+            raise UsageError(f"ports and boards are lists of names: [{names!r}], not {names!r}")
     twice = next((port for i, port in enumerate(ports) if port in ports[:i]), None)
     if twice is not None:
         raise UsageError(f"--port {twice} is named twice; a port has one board")
@@ -337,7 +372,7 @@ def as_pool(boards: Session | Pool) -> Pool:
 
 
 def _share(member: _Member) -> Share:
-    engine = member.open().engine
+    engine = member.opened().engine
     if not isinstance(engine, LinkEngine):
         return Share(member.name, member.samples)
     counts = (engine.resent, engine.damaged, engine.restarts, engine.reconnects)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -20,23 +17,33 @@ from typing import IO
 from edgesnn.targets.board import Board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
-_PR_SET_PDEATHSIG = 1
 _LAST_WORDS = 1.0  # seconds
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes QEMU: ask to be killed with the thread it is from."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
+# A process that asks to be killed with the thread it is from (PR_SET_PDEATHSIG is 1), then becomes the
+# program. A parent that ended before that is not told of it: it ends by itself.
+_GUARD = """
+import ctypes, os, signal, sys
+parent, program = int(sys.argv[1]), sys.argv[2]
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() != parent:
+    sys.exit(1)
+try:
+    os.execv(program, sys.argv[2:])
+except OSError as e:
+    sys.exit(f"cannot run {program}: {e.strerror}")
+"""
 
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it ended before it could be asked for
-            os._exit(1)
 
-    return prepare
+def _guarded(command: list[str]) -> list[str]:
+    """The command as a process that does not outlive the thread that starts it (on Linux).
+
+    Not by Popen's preexec_fn: other threads may be at work here, and none of their locks may be needed
+    between fork and exec.
+    """
+    if not sys.platform.startswith("linux") or not sys.executable:
+        return command
+    return [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), *command]
 
 
 class Emulator:
@@ -95,7 +102,7 @@ class Emulator:
             chardev = f"socket,id=link,fd={fd},server=on,wait=on,nodelay=on,mux=on"
             command = [program, *spec.args, "-display", "none", "-nodefaults", "-monitor", "none"]
             command += ["-chardev", chardev, "-echr", "0x100", "-serial", "chardev:link"]
-            command += ["-kernel", str(self.elf)]
+            command = _guarded([*command, "-kernel", str(self.elf)])
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
             try:
                 # A session of its own: Ctrl-C reaches this process alone, which ends both in order.
@@ -106,13 +113,12 @@ class Emulator:
                     stderr=self._stderr,
                     pass_fds=(fd,),
                     start_new_session=True,
-                    preexec_fn=_die_with_parent(),
                 )
             except BaseException as e:
                 self.close()
                 if isinstance(e, (OSError, subprocess.SubprocessError)):
                     why = getattr(e, "strerror", None) or e
-                    raise EdgesnnError(f"cannot run {program}: {why}") from None
+                    raise EdgesnnError(f"cannot run {command[0]}: {why}") from None
                 raise
             self.url = f"socket://127.0.0.1:{server.getsockname()[1]}"
         atexit.register(self.close)

@@ -32,13 +32,22 @@ with Emulator(load_board(sys.argv[1]), sys.argv[2]) as emulator:
 
 ORPHAN = """
 import os, time
-from edgesnn.targets.emulator import _die_with_parent
-prepare, parent = _die_with_parent(), os.getpid()
+from edgesnn.targets.emulator import _guarded
+command, parent = _guarded(["/bin/echo", "survived"]), os.getpid()
 if os.fork() == 0:
     while os.getppid() == parent:
         time.sleep(0.01)
-    prepare()
-    print("survived", flush=True)
+    os.execv(command[0], command)
+"""
+
+# What other threads hold when a process forks, Python's handlers take and release.
+NO_FORK = """
+import os, sys
+from edgesnn.targets.board import load_board
+from edgesnn.targets.emulator import Emulator
+os.register_at_fork(before=lambda: print("forks"), after_in_parent=lambda: print("forked"))
+with Emulator(load_board(sys.argv[1]), sys.argv[2]):
+    pass
 """
 
 # Answers nothing, ends the link and only a while later itself.
@@ -132,7 +141,7 @@ def test_started_once_at_a_time(board: Board, firmware: Callable[..., Path]) -> 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 def test_a_start_that_fails_leaves_no_file_open(
-    board: Board, firmware: Callable[..., Path], tmp_path: Path
+    board: Board, firmware: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "broken"
     program.write_text("#!/no/such/interpreter\n")
@@ -142,9 +151,20 @@ def test_a_start_that_fails_leaves_no_file_open(
     before = set(os.listdir("/proc/self/fd"))
     emulators = [Emulator(strange, firmware()) for _ in range(3)]
     for emulator in emulators:
-        with pytest.raises(EdgesnnError, match=r"cannot run .*broken"):
+        with emulator, pytest.raises(EdgesnnError, match=r"has stopped: cannot run .*broken: No"):
+            emulator.check()
+    monkeypatch.setattr(sys, "executable", str(program))
+    for emulator in emulators:
+        with pytest.raises(EdgesnnError, match=r"^cannot run .*broken: No"):
             emulator.start()
     assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.usefixtures("emulator_program")
+def test_a_start_calls_no_handler_of_forks(board: Board, firmware: Callable[..., Path]) -> None:
+    command = [sys.executable, "-c", NO_FORK, board.name, str(firmware())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")

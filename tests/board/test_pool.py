@@ -107,6 +107,9 @@ def test_places() -> None:
         places(["a", "b", "a"], [])
     with pytest.raises(UsageError, match="3 ports and 2 boards: name one --board for all"):
         places(["a", "b", "c"], ["x", "y"])
+    for names in (("COM3", ["x"]), (["COM3"], "x")):
+        with pytest.raises(UsageError, match=r"are lists of names: \['(COM3|x)'\], not"):
+            places(*names)
 
 
 def test_each_once_in_order_and_the_faster_does_more(
@@ -227,6 +230,107 @@ def test_a_loss_after_its_map_was_left_is_not_forgotten(
         threading.Timer(0.1, go.set).start()
         with pytest.raises(LinkLost, match="gone"):
             list(second)
+
+
+def within(seconds: float, do: Callable[[], object]) -> object:
+    """What `do` gives in a thread of its own, or the error that ends it; no answer: it hangs."""
+    made: list[object] = []
+
+    def run() -> None:
+        try:
+            made.append(do())
+        except Exception as e:
+            made.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert made, "it hangs"
+    return made[0]
+
+
+def test_a_map_ends_with_its_pool(fake: type[Fake], host_bundle: Bundle) -> None:
+    with Pool(host_bundle, ["a", "b"]) as pool:
+        results = pool.map(square, range(1000))
+        assert next(results) == 0
+    error = within(5, lambda: list(results))
+    assert isinstance(error, EdgesnnError) and "is closed; open another" in str(error)
+
+
+def test_a_map_that_waits_is_woken_when_its_pool_closes(
+    fake: type[Fake], host_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, asked = threading.Event(), threading.Semaphore(0)
+
+    def at(port: str, done: int) -> None:
+        if done >= 0:
+            asked.release()
+            go.wait(10)
+
+    monkeypatch.setattr(fake, "at", at)
+    monkeypatch.setattr(pools, "_LAST_MOMENT", 0.1)
+    pool = Pool(host_bundle, ["a", "b"])
+
+    def close() -> None:
+        asked.acquire(timeout=5)
+        asked.acquire(timeout=5)
+        pool.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    try:
+        error = within(5, lambda: list(pool.map(square, range(10))))
+    finally:
+        closer.join()
+        go.set()
+        for member in pool._members:
+            assert member.thread is not None
+            member.thread.join(5)
+    assert isinstance(error, EdgesnnError) and "is closed; open another" in str(error)
+
+
+def test_one_map_at_a_time(fake: type[Fake], host_bundle: Bundle) -> None:
+    with Pool(host_bundle, ["a", "b"]) as pool:
+        first = pool.map(square, range(200))
+        assert next(first) == 0
+        with pytest.raises(EdgesnnError, match=r"one map at a time; .* or close\(\) it"):
+            next(pool.map(square, range(5)))
+        assert within(5, lambda: list(first)) == [n * n for n in range(1, 200)]
+        assert sum(share.samples for share in pool.shares()) == 200
+        assert list(pool.map(square, range(5))) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("how", ["left", "failed"])
+def test_sessions_are_given_out_when_their_boards_are_done(
+    fake: type[Fake], host_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    go, at_work = threading.Event(), threading.Event()
+
+    def at(port: str, done: int) -> None:
+        if done == 1 and port == "b":
+            at_work.set()
+            go.wait(10)
+        elif done == 1 and how == "failed":
+            at_work.wait(5)
+            raise EdgesnnError("it is broken")
+
+    monkeypatch.setattr(fake, "at", at)
+    with Pool(host_bundle, ["a", "b"]) as pool:
+        results = pool.map(square, range(100))
+        if how == "left":
+            assert next(results) == 0
+            assert at_work.wait(5)
+            results.close()
+        else:
+            with pytest.raises(EdgesnnError, match="it is broken"):
+                list(results)
+        with monkeypatch.context() as short:
+            short.setattr(pools, "_LEFT", 0.1)
+            with pytest.raises(EdgesnnError, match="board on b is still at a sample"):
+                pool.sessions  # noqa: B018
+        threading.Timer(0.1, go.set).start()
+        assert len(pool.sessions) == 2
+        assert go.is_set() and not any(member.busy for member in pool._members)
 
 
 def test_one_board_has_no_thread(fake: type[Fake], host_bundle: Bundle) -> None:
