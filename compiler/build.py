@@ -28,14 +28,8 @@ from edgesnn.compiler.inspect import (
 from edgesnn.compiler.plan import PREFERENCES, plan_memory
 from edgesnn.compiler.stream_plan import stream_memory
 from edgesnn.compiler.styles import PLAIN, Style
-from edgesnn.runtime.bundle import (
-    BOARD_FILE,
-    BUNDLE_VERSION,
-    MANIFEST,
-    Bundle,
-    check_replaceable,
-)
-from edgesnn.runtime.files import replace_folder, sha256
+from edgesnn.runtime.bundle import BOARD_FILE, BUNDLE_FORMAT, BUNDLE_VERSION, MANIFEST, Bundle
+from edgesnn.runtime.files import check_replaceable, replace_folder, sha256
 from edgesnn.targets.board import BSP_DIR, Board, load_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.stack import Stack, worst_case_stack
@@ -62,6 +56,23 @@ _STREAM_ENTRIES = (
 _STREAM_FUNCTIONS = r"(^|:)(node_\d+|esnn_log_mel_row)$"
 
 Progress = Callable[[str], None]
+
+
+def find_machine(target: str | None, board: str | None) -> tuple[Target, Board | None]:
+    """The target, a board's own where only that is named, and the board.
+
+    UsageError where neither is named, where one is unknown, or where the board has another core.
+    """
+    on = load_board(board) if board is not None else None
+    name = target or (on.target if on is not None else None)
+    if name is None:
+        raise UsageError("name a target or a board; `edgesnn targets` and `boards` list them")
+    machine = find_target(name)
+    if on is not None and not on.runs(machine.name):
+        raise UsageError(
+            f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target"
+        )
+    return machine, on
 
 
 def compile_program(
@@ -96,18 +107,9 @@ def compile_program(
         )
     if prefer not in PREFERENCES:
         raise UsageError(f"cannot prefer {prefer!r}; choose one of: {', '.join(PREFERENCES)}")
-    on = load_board(board) if board is not None else None
-    if target is None and on is None:
-        raise UsageError(
-            "name a target (or a board, which implies it); `edgesnn targets` lists them"
-        )
-    machine = find_target(target if target is not None else on.target)  # type: ignore[union-attr]
-    if on is not None and not on.runs(machine.name):
-        raise UsageError(
-            f"board {on.name} has a {on.target}, not a {machine.name}; leave out --target"
-        )
+    machine, on = find_machine(target, board)
     folder = Path(out).resolve()
-    check_replaceable(folder)
+    check_replaceable(folder, MANIFEST, BUNDLE_FORMAT, "bundle")
     check_program(program)
     _check_protocol(protocol, program, on)
     _check_watchdog(watchdog, on)
@@ -448,7 +450,7 @@ class _Build:
         arena = about.pop("arena")
         about.pop("arena_bytes")
         manifest = {
-            "format": "edgesnn-bundle",
+            "format": BUNDLE_FORMAT,
             "version": BUNDLE_VERSION,
             **about,
             "target": self.target.name,

@@ -71,7 +71,10 @@ def measure(elf: Path, trial: Board, board: Board) -> list[Need]:
 
 
 def check_fit(model: str, board: Board, needs: Sequence[Need], savings: Sequence[Saving]) -> None:
-    """EdgesnnError, one line, with every region that overflows, by how much, and what helps."""
+    """EdgesnnError, one line, with every region that overflows, by how much, and what helps.
+
+    Where the savings are not enough, not for every region, they help only together with a smaller network.
+    """
     over = [need for need in needs if need.bytes > need.room]
     if not over:
         return
@@ -81,10 +84,12 @@ def check_fit(model: str, board: Board, needs: Sequence[Need], savings: Sequence
         for n in over
     )
     regions = {n.region for n in over}
-    helps = [
-        f"{s.how} ({s.bytes:,} bytes of {s.region} less)"
-        for s in savings
-        if s.bytes > 0 and s.region in regions
-    ]
-    advice = " or ".join([*([", ".join(helps)] if helps else []), "a smaller network"])
+    useful = [s for s in savings if s.bytes > 0 and s.region in regions]
+    enough = all(
+        n.bytes - n.room <= sum(s.bytes for s in useful if s.region == n.region) for n in over
+    )
+    helps = ", ".join(f"{s.how} ({s.bytes:,} bytes of {s.region} less)" for s in useful)
+    advice = (
+        f"{helps} {'or' if enough else 'and'} a smaller network" if helps else "a smaller network"
+    )
     raise EdgesnnError(f"{model} does not fit board {board.name}: {told}; try {advice}")

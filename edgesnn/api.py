@@ -268,14 +268,11 @@ def compile(
     watchdog: milliseconds after which a board that hangs resets itself.
     """
     from edgesnn.compiler.budget import parse_budget
-    from edgesnn.compiler.build import compile_program
-    from edgesnn.targets.board import load_board
+    from edgesnn.compiler.build import compile_program, find_machine
 
     limits = parse_budget(budget) if budget is not None else None
     path = model_file(model)
-    if target is None and board is None:
-        raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
-    machine = find_target(target if target is not None else load_board(str(board)).target)
+    machine, _ = find_machine(target, board)
     if out is None:
         out = Path(f"{path.resolve().stem}-{machine.name}")
     if weight_bits is not None:
@@ -312,12 +309,12 @@ def package(
     """Compile a model for a target (a board's, where one is named) into a library for other people's firmware.
 
     kind: "cmake", "arduino", "zephyr" or "platformio" (docs/PACKAGES.md). out: default ./edgesnn_<model>/; an
-    older package of the kind there is replaced. options: those of `compile`, but C source is all that a
-    package holds. Returns the package, and what `inspect` says of the bundle that it was made from.
+    older package of the kind and model there is replaced. options: those of `compile`, but C source is all
+    that a package holds. Returns the package, and what `inspect` says of the bundle that it was made from.
     """
+    from edgesnn.compiler.build import find_machine
     from edgesnn.compiler.package.names import package_names
     from edgesnn.compiler.package.write import check_package, write_package
-    from edgesnn.targets.board import load_board
 
     if codegen != "c":
         raise UsageError(f"a package holds C source; leave out --codegen {codegen}")
@@ -325,12 +322,10 @@ def package(
         raise UsageError(f"a package holds no firmware; leave out --protocol {options['protocol']}")
     if options.get("watchdog") is not None:
         raise UsageError(f"a package holds no firmware; leave out --watchdog {options['watchdog']}")
-    if target is None and board is None:
-        raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
+    machine, _ = find_machine(target, board)
     name = model_file(model).resolve().stem
     place = Path(out) if out is not None else Path(package_names(name).library)
-    check_package(place.resolve(), kind)
-    machine = find_target(target if target is not None else load_board(str(board)).target)
+    check_package(place.resolve(), kind, name)
     with tempfile.TemporaryDirectory(prefix="edgesnn-") as folder:
         bundle = compile(model, machine.name, out=Path(folder) / "bundle", **options)
         written = write_package(bundle, load_program(bundle.path), kind, name, place)

@@ -22,8 +22,8 @@ import numpy as np
 
 from edgesnn.data import load
 from edgesnn.exits import guarded
-from edgesnn.runtime.bundle import Bundle, check_replaceable
-from edgesnn.runtime.files import replace_folder, sha256, write_atomic
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.files import check_replaceable, replace_folder, sha256, write_atomic
 from edgesnn.runtime.link import SerialPort
 from edgesnn.runtime.ports import choose_port
 from edgesnn.targets.board import Board, load_board

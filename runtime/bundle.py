@@ -13,46 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from edgesnn.runtime.files import sha256, writable_folder
+from edgesnn.runtime.files import sha256
 from edgesnn.targets.board import Board, load_board, read_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
+BUNDLE_FORMAT = "edgesnn-bundle"
 BUNDLE_VERSION = 1
 MANIFEST = "manifest.json"
 BOARD_FILE = "board.toml"  # a copy of the file that describes the board
-
-
-def check_replaceable(
-    folder: Path,
-    marker: str = MANIFEST,
-    form: str = "edgesnn-bundle",
-    what: str = "bundle",
-    option: str = "--out",
-) -> None:
-    """UsageError unless `folder` is new, empty, or an older bundle exactly as it was written.
-
-    A file of somebody else's in it, or one edited by hand, would be lost. marker, form, what: where the list
-    of files is, its "format", and its name to people; packages (compiler/package/) and other results in a
-    folder are guarded alike. option: that names the folder.
-    """
-    writable_folder(folder, marker, option)
-    if not (folder / marker).is_file():
-        return
-    advice = f"choose another {option} or move it away"
-    try:
-        manifest = json.loads((folder / marker).read_text(encoding="utf-8"))
-        files = dict(manifest["files"]) if manifest["format"] == form else {}
-        for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
-            name = path.relative_to(folder).as_posix()
-            if name != marker and files.get(name) != sha256(path):
-                changed = "was edited since"
-                told = changed if name in files else f"is not part of the {what}"
-                raise UsageError(f"{path} {told}; {advice}")
-    except OSError as e:
-        raise EdgesnnError(f"cannot read {folder}: {e.strerror or e}; {advice}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{folder / marker} is not the manifest of a {what}; {advice}") from None
-
 
 _LIMIT = 2**31 - 1  # of every size and count
 _NODE_KINDS = ("input", "encoder", "spiking", "operator", "output")
@@ -239,6 +207,13 @@ class StreamInfo:
         return array
 
 
+def check_time(until: float) -> int:
+    """A time of continuous mode in whole microseconds, as those of events an int64; else UsageError."""
+    if not abs(until) < 2**63:  # neither is nan
+        raise UsageError(f"{until} is no time: give microseconds below 2^63")
+    return int(until)
+
+
 def check_order(events: np.ndarray, units: int, begin: int, latest: int) -> None:
     """UsageError for an event of int64[n, 2] that comes before `begin` or the one before it (the first:
 
@@ -290,7 +265,7 @@ class Bundle:
 
     def _check(self) -> None:
         m = self.manifest
-        if m.get("format") != "edgesnn-bundle":
+        if m.get("format") != BUNDLE_FORMAT:
             raise EdgesnnError(
                 f"{self.path / MANIFEST} is not the manifest of an edgesnn bundle; compile again"
             )
@@ -321,6 +296,12 @@ class Bundle:
     def board(self) -> str | None:
         board = self.manifest["board"]
         return None if board is None else str(board)
+
+    @property
+    def watchdog_ms(self) -> int | None:
+        """Of the firmware."""
+        time: int | None = self.manifest.get("watchdog_ms")
+        return time
 
     @property
     def timesteps(self) -> int:

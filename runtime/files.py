@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -54,6 +55,34 @@ def writable_folder(path: Path, marker: str, option: str = "--out") -> None:
             raise UsageError(f"{path} exists and is not a folder; choose another {option}")
     except OSError as e:
         raise EdgesnnError(f"cannot write {path}: {e.strerror or e}") from None
+
+
+def check_replaceable(
+    folder: Path, marker: str, form: str, what: str, option: str = "--out"
+) -> None:
+    """UsageError unless `folder` is new, empty, or an older result exactly as it was written.
+
+    A file of somebody else's in it, or one edited by hand, would be lost. marker: the JSON file in it whose
+    "files" gives the SHA-256 of each other file; form: that file's "format"; what: the result's name to
+    people. option: that names the folder.
+    """
+    writable_folder(folder, marker, option)
+    if not (folder / marker).is_file():
+        return
+    advice = f"choose another {option} or move it away"
+    try:
+        manifest = json.loads((folder / marker).read_text(encoding="utf-8"))
+        files = dict(manifest["files"]) if manifest["format"] == form else {}
+        for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+            name = path.relative_to(folder).as_posix()
+            if name != marker and files.get(name) != sha256(path):
+                changed = "was edited since"
+                told = changed if name in files else f"is not part of the {what}"
+                raise UsageError(f"{path} {told}; {advice}")
+    except OSError as e:
+        raise EdgesnnError(f"cannot read {folder}: {e.strerror or e}; {advice}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{folder / marker} is not the manifest of a {what}; {advice}") from None
 
 
 def replace_folder(new: Path, path: Path) -> None:

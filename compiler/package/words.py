@@ -90,6 +90,7 @@ def package_words(
     }
     words["core"] = fill(f"shared/core-{'exact' if target.dsp else 'any'}.md", words).rstrip()
     words |= _platformio(target, words)
+    words["decided"] = fill("shared/decided.c", words)
     words["example"] = fill(f"example/{suits}.c", words)
     words["usage"] = f"```c\n{fill(f'usage/{suits}.c', words)}```\n"
     words["about"] = fill("shared/about.md", words)

@@ -13,8 +13,8 @@ from edgesnn.compiler.package.example import sample_header
 from edgesnn.compiler.package.names import Names, package_names
 from edgesnn.compiler.package.sources import package_sources
 from edgesnn.compiler.package.words import EXTRAS, TEMPLATES, fill, package_words
-from edgesnn.runtime.bundle import Bundle, check_replaceable
-from edgesnn.runtime.files import replace_folder, sha256
+from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.files import check_replaceable, replace_folder, sha256
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.target import Target, find_target
 
@@ -38,16 +38,21 @@ class Package:
         return f"{self.names.library}.h"
 
 
-def check_package(folder: Path, kind: str) -> None:
-    """UsageError for an unknown kind, and where `folder` is anything but new or an older package of it."""
+def check_package(folder: Path, kind: str, model: str) -> None:
+    """UsageError for an unknown kind, and where `folder` is neither new nor an older one of kind and model."""
     if kind not in KINDS:
         raise UsageError(f"unknown kind of package {kind!r}; choose one of: {', '.join(KINDS)}")
     check_replaceable(folder, MARKER, _FORMAT, "package")
     if (folder / MARKER).is_file():
-        older = json.loads((folder / MARKER).read_text(encoding="utf-8")).get("kind")
-        if older != kind:
+        older = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        advice = "choose another --out or move it away"
+        if older.get("kind") != kind:
             raise UsageError(
-                f"{folder} is a package for {older}, not for {kind}; choose another --out or move it away"
+                f"{folder} is a package for {older.get('kind')}, not for {kind}; {advice}"
+            )
+        if older.get("model") != model:
+            raise UsageError(
+                f"{folder} is a package of the model {older.get('model')!r}, not of {model!r}; {advice}"
             )
 
 
@@ -56,11 +61,11 @@ def write_package(
 ) -> Package:
     """Write the library `model` into the folder `out`; equal bundles give equal bytes.
 
-    bundle: of `program`, with C kernels; its files are copied. An older package of the same kind is replaced in
-    one rename, anything else in the way is refused.
+    bundle: of `program`, with C kernels; its files are copied. An older package of the same kind and model is
+    replaced in one rename, anything else in the way is refused.
     """
     folder = Path(out).resolve()
-    check_package(folder, kind)
+    check_package(folder, kind, model)
     if bundle.manifest["codegen"] != "c":
         raise UsageError("a package holds C source; leave out --codegen llvm")
     names = package_names(model)
@@ -72,7 +77,7 @@ def write_package(
             for name, data in files.items():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 (place / name).write_bytes(data)
-            _write_marker(place, bundle, kind, names)
+            _write_marker(place, bundle, kind, model, names)
             replace_folder(place, folder)
     except OSError as e:
         raise EdgesnnError(f"cannot write {out}: {e.strerror or e}") from None
@@ -138,7 +143,7 @@ def _library_json(words: Mapping[str, str], target: Target, main: str) -> str:
     return json.dumps(manifest, indent=2) + "\n"
 
 
-def _write_marker(place: Path, bundle: Bundle, kind: str, names: Names) -> None:
+def _write_marker(place: Path, bundle: Bundle, kind: str, model: str, names: Names) -> None:
     files = sorted(p for p in place.rglob("*") if p.is_file())
     left_out = ("format", "version", "files", "board")
     marker = {
@@ -146,6 +151,7 @@ def _write_marker(place: Path, bundle: Bundle, kind: str, names: Names) -> None:
         "format": _FORMAT,
         "version": _VERSION,
         "kind": kind,
+        "model": model,
         "library": names.library,
         "files": {p.relative_to(place).as_posix(): sha256(p) for p in files},
     }

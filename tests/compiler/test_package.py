@@ -256,12 +256,14 @@ def test_equal_input_gives_equal_bytes_and_only_an_older_one_of_the_kind_is_repl
         assert _files(one) == _files(two)
         listed = json.loads((one / MARKER).read_text())["files"]
         assert set(listed) == set(_files(one)) - {MARKER}
-    # The same again replaces; another kind, an edited file, or a stranger's does not.
+    # The same again replaces; another kind or model, an edited file, or a stranger's does not.
     out = tmp_path / "a" / "cmake"
-    _package(bundle, "cmake", out, "other")
-    assert (out / "src" / "edgesnn_other.h").is_file() and not (
-        out / "src" / "edgesnn_net.h"
-    ).exists()
+    _package(bundle, "cmake", out)
+    for another in ("other", "Net"):
+        with pytest.raises(
+            UsageError, match=f"is a package of the model 'net', not of '{another}'"
+        ):
+            _package(bundle, "cmake", out, another)
     with pytest.raises(UsageError, match="is a package for cmake, not for arduino"):
         _package(bundle, "arduino", out)
     (out / "notes.txt").write_text("mine")
@@ -289,6 +291,21 @@ def test_names_are_legal_everywhere() -> None:
         names = package_names(given)
         assert re.fullmatch(r"edgesnn_[a-z0-9]+(_[a-z0-9]+)*", names.library), given
         assert len(names.library) < 48 and names.macro == names.library.upper()
+
+
+def test_names_that_were_cut_or_lost_letters_stay_apart() -> None:
+    long = "mnist_lenet_latency_lif_int8_epoch_"
+    alike = (
+        (long + "10", long + "20"),
+        ("数字", "音声", "...", "model"),
+        ("net-数", "net-音", "net"),
+    )
+    for given in alike:
+        assert len({package_names(name).library for name in given}) == len(given)
+    # Nothing is lost: accents, and a file name as macOS writes it.
+    for name in ("Größe é", "Gro\u0308ße e\u0301", "grosse_e"):
+        assert package_names(name).library == "edgesnn_grosse_e"
+    assert package_names("net\udcff").library != "edgesnn_net"  # a file name that is no UTF-8
 
 
 def test_every_symbol_but_the_cores_has_the_models_name(
@@ -334,6 +351,8 @@ def test_the_command(
             "no firmware; leave out --watchdog 500",
         ),
         ("cmake", [], "is a package for arduino"),
+        ("cmake", ["--board", "nope"], "nope"),
+        ("cmake", ["--board", "microbit"], "has a cortex-m0, not a cpu; leave out --target"),
         ("conan", ["--out", "new"], "choose one of: cmake"),
         ("cmake", ["--out", str(tmp_path / "edgesnn_my_net" / "src")], "other files"),
     ):

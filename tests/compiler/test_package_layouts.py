@@ -147,6 +147,22 @@ def test_cmake_example_stands_alone_against_the_installed_library(
 
 @needs_cmake
 @needs_arm
+def test_what_the_readme_for_cmake_says_leaves_a_package_that_is_replaced(
+    m4: Bundle, tmp_path: Path
+) -> None:
+    """Its own lines, in its own folder: with the toolchain file, installed."""
+    package = _package(m4, "cmake", tmp_path / "p", "net")
+    block = re.search(r"```sh\n(cmake .*?)```", (package / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    for line in block[1].splitlines():
+        words = line.replace("/where/libraries/are", str(tmp_path / "prefix")).split()
+        _run(*words, cwd=package)
+    assert len(list((tmp_path / "prefix").rglob("libedgesnn_net.a"))) == 1
+    _package(m4, "cmake", tmp_path / "p", "net")
+
+
+@needs_cmake
+@needs_arm
 def test_cmake_library_is_cross_compiled_for_a_cortex_m4(m4: Bundle, tmp_path: Path) -> None:
     package = _package(m4, "cmake", tmp_path / "p", "net")
     build = tmp_path / "build"
@@ -374,9 +390,12 @@ target_link_libraries(app PRIVATE zephyr_interface
 def test_zephyr_sample_runs_as_its_own_cmake_says(
     host_bundle: Bundle, other: Bundle, tmp_path: Path
 ) -> None:
-    """With the four commands of Zephyr's build that it needs; a second module shares the core."""
+    """With the four commands of Zephyr's build that it needs; a second module shares the core.
+
+    The second model's name is as like the core's as a name can be.
+    """
     package = _package(host_bundle, "zephyr", tmp_path / "net", "net")
-    more = _package(other, "zephyr", tmp_path / "more", "more")
+    more = _package(other, "zephyr", tmp_path / "more", "core esnn")
     base = tmp_path / "zephyr"
     (base / "include" / "zephyr" / "sys").mkdir(parents=True)
     (base / "ZephyrConfig.cmake").write_text(ZEPHYR_CMAKE)
@@ -387,7 +406,7 @@ def test_zephyr_sample_runs_as_its_own_cmake_says(
         **os.environ,
         "ZEPHYR_BASE": str(base),
         "MORE_MODULES": str(more),
-        "MORE_SETTINGS": "CONFIG_EDGESNN_MORE",
+        "MORE_SETTINGS": "CONFIG_EDGESNN_CORE_ESNN",
     }
     build = tmp_path / "build"
     _run("cmake", "-S", package / "samples" / "net", "-B", build, "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror",
@@ -396,7 +415,8 @@ def test_zephyr_sample_runs_as_its_own_cmake_says(
     told = _run(build / "app").splitlines()
     assert told[0].endswith(": equal to the reference") and told[-1] == "PASSED"
     libraries = {p.name for p in build.rglob("*.a")}
-    assert libraries == {f"lib{n}.a" for n in ("edgesnn_core_esnn", "edgesnn_net", "edgesnn_more")}
+    names = ("edgesnn__core_esnn", "edgesnn_net", "edgesnn_core_esnn")
+    assert libraries == {f"lib{n}.a" for n in names}
 
 
 # PlatformIO: the fields of library.json that it checks, and its project file.
