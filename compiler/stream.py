@@ -14,7 +14,7 @@ import numpy as np
 from edgesnn.compiler import ir
 from edgesnn.compiler.front_end import log_mel_rows
 from edgesnn.compiler.interpret import Interpreter, readout
-from edgesnn.runtime.bundle import check_order
+from edgesnn.runtime.bundle import check_order, check_time
 from edgesnn.runtime.engine import Decision, TimedDecision
 from edgesnn.targets.errors import UsageError
 
@@ -155,7 +155,7 @@ class StreamInterpreter(Interpreter):
     def advance(self, until: int) -> list[TimedDecision]:
         if not isinstance(self.program.stream, ir.EventStream):
             raise UsageError("only a stream of events goes on by time: push rows")
-        return self._run_steps(int(until) // self.program.stream.step_us)
+        return self._run_steps(check_time(until) // self.program.stream.step_us)
 
     # Window mode.
 

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edgesnn.runtime.bundle import Bundle, StreamInfo
+from edgesnn.runtime.bundle import Bundle, StreamInfo, check_time
 from edgesnn.runtime.engine import Decision, TimedDecision, Trace
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
@@ -307,9 +307,10 @@ class HostEngine:
         if info.mode == "window":
             raise UsageError("only a stream of events goes on by time: push rows")
         out: list[TimedDecision] = []
-        while self._timed_call(out, "esnn_host_advance", self._stream, max(0, int(until))) != OK:
+        end = max(0, check_time(until))
+        while self._timed_call(out, "esnn_host_advance", self._stream, end) != OK:
             pass
-        self._pass(int(until))
+        self._pass(end)
         return out
 
     def _streamed(self) -> StreamInfo:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from edgesnn.runtime.bundle import check_time
 from edgesnn.runtime.engine import Decision, TimedDecision, Trace
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
@@ -75,6 +76,7 @@ _STREAM_DECISION = struct.Struct("<BBHHQIQQ")
 _DECIDED, _EXITED, _DETECTED, _MORE = 1, 2, 4, 8  # flags
 _STREAMS = 0x80  # in HELLO, with the bytes of an output membrane
 _NO_LABEL = 0xFFFF
+_AT_ONCE = 64  # steps after which an answer says MORE
 
 
 _T = TypeVar("_T")
@@ -102,6 +104,14 @@ def _unfit(what: str) -> EdgesnnError:
         f"the board's answer does not fit the bundle ({what}); "
         "compile the bundle again and flash its firmware"
     )
+
+
+def _less(steps: int, flags: int) -> int:
+    """Steps left to run after an answer: a board that runs more of them would never come to an end."""
+    left = steps - (1 if flags & _DECIDED else _AT_ONCE if flags & _MORE else 0)
+    if left < 0:
+        raise _unfit("more steps than time has passed")
+    return left
 
 
 def _unpack(layout: struct.Struct, payload: bytes) -> tuple[Any, ...]:
@@ -515,7 +525,7 @@ class LinkEngine:
         if not len(events):
             return []
         with self._of_stream():
-            out = self._push_events(stream, events)
+            out = self._push_events(stream, stream.step_us, events)
         self._latest = int(events[-1, 0])
         self._begin = self._latest // stream.step_us * stream.step_us
         return out
@@ -525,16 +535,18 @@ class LinkEngine:
         stream = self._streaming()
         if stream.step_us is None:
             raise UsageError("only a stream of events goes on by time: push rows")
-        end = int(until) // stream.step_us * stream.step_us
+        end = check_time(until) // stream.step_us * stream.step_us
         if end <= self._begin:
             return []
         out: list[TimedDecision] = []
+        left = (end - self._begin) // stream.step_us
         more = True
         with self._of_stream():
             while more:
                 _, flags, reply = self._streamed(STREAM_EVENTS, struct.pack("<Q", end), 0)
                 if flags & _DECIDED:
                     out.append(self._timed(stream, reply))
+                left = _less(left, flags)
                 more = bool(flags & (_DECIDED | _MORE))
         self._begin = self._taken = end
         return out
@@ -568,17 +580,23 @@ class LinkEngine:
 
     @contextlib.contextmanager
     def _of_stream(self) -> Iterator[None]:
-        """What is lost of a stream cannot be told again: it ends, with the time up to which it was taken."""
+        """What is lost of a stream cannot be told again: it ends, with the time up to which it was taken.
+
+        Nobody knows how far the board has come either where the push was left for any other reason.
+        """
         try:
             yield
-        except (_Reset, _PortGone) as e:
+        except BaseException as e:
             self._lost(e)
-            assert self._ended is not None
-            raise self._ended from None
+            if isinstance(e, _Reset | _PortGone):
+                assert self._ended is not None
+                raise self._ended from None
+            raise
 
-    def _lost(self, error: EdgesnnError) -> str:
+    def _lost(self, error: BaseException) -> str:
         """The board knows nothing any more, its port may be gone, a stream has ended: why, in words."""
         why, _, _ = str(error).partition(";")  # the advice is for who has to act
+        why = why or type(error).__name__  # KeyboardInterrupt
         self._greeted = False
         if isinstance(error, _PortGone):
             self._drop()
@@ -635,6 +653,7 @@ class LinkEngine:
 
     def _greet(self) -> None:
         """Begin a session with the board, and see that it is the bundle's."""
+        before = self._session
         for _ in range(_RESTARTS):
             # Never the one before: what is left of that on the line is refused.
             self._session = (self._session + secrets.randbelow(254)) % 255 + 1
@@ -643,6 +662,8 @@ class LinkEngine:
             if self.info.session != self._session:
                 break
         self._check_info(self._counter)
+        if self._stream is not None and self.info.session != before:
+            raise _Reset(f"the board on {self._url} was reset or served another program")
         self._inferences = 0
         self._greeted = True
 
@@ -669,7 +690,9 @@ class LinkEngine:
                 out.append(self._timed(stream, reply))
         return out
 
-    def _push_events(self, stream: StreamInfo, events: np.ndarray) -> list[TimedDecision]:
+    def _push_events(
+        self, stream: StreamInfo, step_us: int, events: np.ndarray
+    ) -> list[TimedDecision]:
         """Events int64[n, 2], n > 0, each request with a base and what comes less than 2^16 us later."""
         times = events[:, 0]
         packed = np.empty(
@@ -678,6 +701,7 @@ class LinkEngine:
         packed["address"] = events[:, 1]
         room = (SIGNAL_BYTES - 8) // packed.itemsize
         out: list[TimedDecision] = []
+        left = (int(times[-1]) - self._begin) // step_us
         at = 0
         while at < len(events):
             base = int(times[at])
@@ -692,6 +716,7 @@ class LinkEngine:
                 self._taken = int(times[at - 1])
             if flags & _DECIDED:
                 out.append(self._timed(stream, reply))
+            left = _less(left, flags)
         return out
 
     def _streamed(self, op: int, payload: bytes, offered: int) -> tuple[int, int, bytes]:
@@ -793,8 +818,9 @@ class LinkEngine:
         label, decided, exited, step, ticks, _, _, count = _unpack(_RESULT, result)
         if not decided:
             raise _unfit(f"decided: {decided}, class {label}, step {step}")
-        if count != self._inferences + 1:
-            raise _unfit(f"inference {count} of this session where {self._inferences + 1} is due")
+        due = (self._inferences + 1) & 0xFFFF_FFFF
+        if count != due:
+            raise _unfit(f"inference {count} of this session where {due} is due")
         self._inferences = count
         head = result[_RESULT.size :]
         return self._finished(label, step, self.info.timesteps, bool(exited), head, ticks)
@@ -963,11 +989,12 @@ class LinkEngine:
             if op == HELLO:  # it takes its time until it bites
                 return
             raise _Reset(f"{text}, its watchdog resets the board")
+        watched = self._bundle.watchdog_ms is not None
         if kind == "stack":
             raise EdgesnnError(
-                f"{text}; raise stack_bytes in the board's file, compile again and reset the board"
+                f"{text}; raise stack_bytes in the board's file, compile again and flash the firmware"
             )
-        raise EdgesnnError(f"{text}; reset the board")
+        raise EdgesnnError(text + ("; its watchdog resets it" if watched else "; reset the board"))
 
     def _answers(self, frame: Frame, op: int) -> bool:
         """Whether a sound frame is the response that is waited for; raises what it refuses."""

@@ -196,6 +196,8 @@ def main() -> int:
     parser.add_argument("--board", default="mps2-an386")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if not 0 <= options.kills <= options.samples:
+        parser.error("--kills are in different samples: from 0 to as many as --samples")
 
     from edgesnn import api
     from edgesnn.compiler.build import compile_program

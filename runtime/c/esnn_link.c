@@ -312,16 +312,25 @@ static uint32_t answer(esnn_link *link, uint32_t count) {
     link->notice[1u + ESNN_LINK_HEADER] = link->session;
     return notice(link, sequence, op | ESNN_LINK_RESPONSE, refused, refused == ESNN_LINK_ERR_SESSION ? 1u : 0u);
   }
-  /* A new host may begin with the number that the last one ended with: HELLO is never taken from memory. */
-  if (op == ESNN_LINK_HELLO || sequence != link->sequence) {
+  /* A new host may begin with any number: HELLO is never taken from memory, nor too late. That of the session under
+   * way comes twice, and the second may be late: the number and the stored response stay. */
+  if (op == ESNN_LINK_HELLO && session == link->session && size == ESNN_LINK_HEADER) {
+    return notice(link, sequence, op | ESNN_LINK_RESPONSE, ESNN_LINK_OK,
+                  describe(link, link->ctx->model, link->notice + 1u + ESNN_LINK_HEADER));
+  }
+  uint32_t behind = (link->sequence + 255u - sequence) % 255u;
+  if (op != ESNN_LINK_HELLO && behind > 0u && behind < 128u) {
+    return 0u; /* a late copy, whose answer nobody waits for */
+  }
+  if (op == ESNN_LINK_HELLO || behind != 0u) {
     uint32_t used = 0u;
     uint32_t status = execute(link, op, link->in + ESNN_LINK_HEADER, size - ESNN_LINK_HEADER,
                               link->reply + 1u + ESNN_LINK_HEADER, &used);
     head(link->reply, sequence, op | ESNN_LINK_RESPONSE, status);
     link->reply_bytes = seal(link->reply, used);
     link->sequence = (uint8_t)sequence;
-    if (op == ESNN_LINK_HELLO && status == ESNN_LINK_OK && session != link->session) {
-      link->session = session; /* a HELLO that comes twice begins one session */
+    if (op == ESNN_LINK_HELLO && status == ESNN_LINK_OK) {
+      link->session = session;
       link->inferences = 0u;
     }
   }

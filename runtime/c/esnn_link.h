@@ -2,8 +2,8 @@
  *
  * Feed every received byte to esnn_link_receive and send what it asks for. One request, one response; a
  * request that comes again under the sequence number of the last one is answered from memory, not executed
- * again. HELLO begins a session; a request of another session is refused. Whatever arrives, the link is ready
- * for the next frame after the next 0x00.
+ * again, and a late copy of an older one is passed over. HELLO begins a session; a request of another session
+ * is refused. Whatever arrives, the link is ready for the next frame after the next 0x00.
  *
  * Of a model with a stream, compile esnn_link.c and what includes this header with ESNN_LINK_STREAM defined, and
  * esnn_link_stream.c too. Without it nothing of streams is in the link.

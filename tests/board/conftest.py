@@ -44,6 +44,7 @@ class HandModel:
     classes: int = CLASSES
     event_bytes: int = 2
     firmware: Path | None = None
+    watchdog_ms: int | None = None
     nodes: tuple[NodeInfo, ...] = (
         NodeInfo("encoder", "encoder", (28, 28, 1), 784, 784),
         NodeInfo("output", "output", (1, 1, CLASSES), CLASSES, 0),

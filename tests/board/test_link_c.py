@@ -119,9 +119,30 @@ def test_a_damaged_frame_in_between_does_not_forget_the_answer(talk: Talk) -> No
 
 def test_hello_is_never_answered_from_memory(talk: Talk) -> None:
     start = requests(*frame_of(np.zeros((28, 28, 1), np.uint8)))
-    hello, infer = ask(link.HELLO, 15), ask(link.INFER, 15)
-    replies = talk(start + infer + hello + infer)[14:]
-    assert [r.op for r in replies] == [0x85, 0x81, 0x81]  # a new host greets first, then counts on
+    hello, infer = ask(link.HELLO, 15, session=3), ask(link.INFER, 15)
+    replies = talk(start + infer + hello + ask(link.INFER, 15, session=3) + hello)[14:]
+    assert [r.op for r in replies] == [0x85, 0x81, 0x81, 0x81]  # it begins with any number
+    assert [session_before(replies[i]) for i in (1, 2, 3)] == [SESSION, SESSION, 3]
+
+
+def test_a_late_copy_of_an_older_request_is_not_executed(talk: Talk) -> None:
+    start = requests(*frame_of(np.full((28, 28, 1), 100, np.uint8)))
+    node, result = ask(link.STEP_NODE, 15), ask(link.RESULT, 16)
+    again = ask(link.RESET, 254) + ask(link.RESET, 1) + 2 * start + node
+    replies = talk(start + node + result + again + result)[14:]
+    assert [r.op for r in replies] == [0x87, 0x88, 0x88] and replies[1] == replies[2]
+    # Nor does a late greeting of the session itself let older ones in again.
+    replies = talk(start + node + result + GREETING + node + result)[14:]
+    assert [r.op for r in replies] == [0x87, 0x88, 0x81, 0x88] and replies[1] == replies[3]
+    assert session_before(replies[2]) == SESSION
+    # Up to 127 behind, round the end of the numbers; what is further is ahead.
+    for last in (1, 100, 128, 255):
+        newest = ask(link.STACK, last, session=5)
+        ahead = ask(link.STACK, (last + 126) % 255 + 1, session=5)
+        greeting = ask(link.HELLO, last, session=5)
+        late = b"".join(ask(link.STACK, (last - 1 - k) % 255 + 1, b"", 5) for k in range(1, 128))
+        replies = talk(greeting + late + newest + ahead)
+        assert [r.op for r in replies] == [0x81, 0x81, 0x8C]
 
 
 def session_before(reply: Frame) -> int:
@@ -174,7 +195,7 @@ def test_inferences_are_counted_from_the_greeting(talk: Talk) -> None:
     steps = [*start, *4 * [(link.STEP, b"")], (link.RESULT, b"")]
     replies = talk(requests(*whole, *nodes, *steps, *whole))
     assert {r.status for r in replies} == {0} and counts(replies) == [1, 2, 2, 2, 2, 3, 3, 4]
-    again = ask(link.HELLO, 200) + requests(*whole) + ask(link.HELLO, 200, session=3)
+    again = ask(link.HELLO, 200) + requests(*whole, first=16) + ask(link.HELLO, 200, session=3)
     data = requests(*whole) + again + ask(link.RESULT, 201, session=3)
     replies = talk(data)
     assert counts(replies) == [1, 2, 0]  # the same session greets twice, another once

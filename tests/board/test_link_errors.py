@@ -245,6 +245,20 @@ def test_a_crash_report_of_any_length(serve: Serve, hand_model: Any, size: int) 
     assert "has crashed" in refused(hand_model(), serve(Toy(hand_model(), {}, first=fault)))
 
 
+def test_a_crash_of_a_firmware_with_a_watchdog(serve: Serve, hand_model: Any) -> None:
+    fault = encode_frame(Frame(link.FAULT, 0, bytes(20)))
+    for time, end in ((None, "; reset the board"), (20, "; its watchdog resets it")):
+        model = hand_model(watchdog_ms=time)
+        assert refused(model, serve(Toy(model, {}, first=fault))).endswith(end)
+
+
+def test_inferences_are_counted_in_32_bits(serve: Serve, hand_model: Any) -> None:
+    toy = Toy(hand_model(), {link.INFER: result(count=0)})
+    with LinkEngine(hand_model(), serve(toy), timeout=2) as engine:
+        engine._inferences = 2**32 - 1
+        assert engine.infer(SAMPLE).label == 3
+
+
 @pytest.mark.parametrize("chunks", [1, 20, 25, 500])
 def test_what_stands_on_the_line_condemns_no_board(
     serve: Serve, hand_model: Any, chunks: int

@@ -397,6 +397,44 @@ def test_a_stream_ends_where_it_was_lost(
         assert engine.restarts == 0 and engine.reconnects == (0 if not unplug else 1)
 
 
+def test_a_board_that_was_reset_unseen_has_no_stream(
+    relay: Callable[..., Any],
+    tmp_path: Path,
+    stream_pipe: Callable[[Path, str], Path],
+    hand_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: Reference,
+) -> None:
+    """After a sample in between that was not answered."""
+
+    def silent(*_: object) -> bytes:
+        raise LinkLost("no answer")
+
+    port = relay(program=stream_pipe(tmp_path, "rows"))
+    with LinkEngine(hand_model(stream=ROWS), port.url) as engine:
+        engine.push(SAMPLES[0][..., 0])
+        for reset in (False, True):
+            with monkeypatch.context() as patch, pytest.raises(LinkLost):
+                patch.setattr(engine, "_exchange", silent)
+                engine.infer(SAMPLES[0])
+            if reset:
+                port.kill()
+            check([engine.infer(SAMPLES[1])], SAMPLES[1:2], reference)
+            if not reset:
+                assert len(engine.push(SAMPLES[0][:5, :, 0])) == 1
+        with pytest.raises(EdgesnnError, match="or served another program: the stream has ended"):
+            engine.push(SAMPLES[0][..., 0])
+
+
+def test_more_kills_than_samples(
+    endurance: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["link_endurance.py", "--samples", "3", "--kills", "4"])
+    with pytest.raises(SystemExit, match="2"):
+        endurance.main()
+    assert "--kills" in capsys.readouterr().err
+
+
 def test_lost_answers_cost_little(
     relay: Callable[..., Any], hand_model: Any, reference: Reference
 ) -> None:

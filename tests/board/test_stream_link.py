@@ -22,7 +22,7 @@ from edgesnn.compiler.stream import Votes
 from edgesnn.runtime import link
 from edgesnn.runtime.bundle import StreamInfo
 from edgesnn.runtime.engine import Decision, TimedDecision
-from edgesnn.runtime.link import Frame, LinkEngine, decode_frame, encode_frame
+from edgesnn.runtime.link import Frame, LinkEngine, LinkLost, decode_frame, encode_frame
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # What model.c says.
@@ -430,6 +430,45 @@ def test_misuse_of_a_stream_of_events(
     same(wanted["events"], stream(board, "events", 2))
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LinkLost("no answer; check"), OSError("x")])
+@pytest.mark.parametrize("kind", INFO)
+def test_a_stream_does_not_outlive_an_unfinished_push(
+    engine: Callable[..., LinkEngine],
+    wanted: dict[str, list[TimedDecision]],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    error: BaseException,
+) -> None:
+    """The board has taken what the host does not know of."""
+    board = engine(kind)
+    signal = ROWS if kind == "rows" else EVENTS
+    board.push(signal[:20])
+    with monkeypatch.context() as patch:
+        exchange = board._exchange
+
+        def torn(*request: Any) -> bytes:
+            exchange(*request)
+            raise error
+
+        patch.setattr(board, "_exchange", torn)
+        with pytest.raises(type(error)):
+            board.push(signal[20:40])
+    for _ in range(2):
+        with pytest.raises(EdgesnnError, match=r"\w: the stream has ended after \d+ ") as e:
+            board.push(signal[40:])
+        assert isinstance(e.value, LinkLost) == isinstance(error, LinkLost)
+    board.start_stream()
+    same(wanted[kind], stream(board, kind, 5))
+
+
+def test_a_time_that_is_none(engine: Callable[..., LinkEngine]) -> None:
+    board = engine("events")
+    for until in (2**63, 2**70, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match=r"is no time: give microseconds below 2\^63"):
+            board.advance(until)  # type: ignore[arg-type]
+    assert board.advance(-(2**62)) == []
+
+
 def test_a_model_without_a_stream(
     board: Callable[..., str], link_pipe: Path, pipes: dict[str, Path], hand_model: Any
 ) -> None:
@@ -460,6 +499,8 @@ def test_a_model_without_a_stream(
         ("rows", struct.pack("<BBHHQIQQ", 28, 1, 1, 1, 28, 5, 0, 0), "step 5"),
         ("events", struct.pack("<BBHHQIQQ", 1, 1, 1, 1, 2000, 1, 0, 0), "step 1 at 2000 us"),
         ("events", b"\x02\x00", "2 of 1 taken"),
+        ("events", b"\x00\x08", "more steps than time has passed"),
+        ("silence", b"\x00\x08", "more steps than time has passed"),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_named(
@@ -475,8 +516,10 @@ def test_an_answer_that_makes_no_sense_is_named(
             out += encode_frame(frame)
         return out
 
-    board = engine(kind, up=up)
+    board = engine("rows" if kind == "rows" else "events", up=up)
     with pytest.raises(EdgesnnError) as e:
+        if kind == "silence":
+            board.advance(END)
         board.push(ROWS[:1] if kind == "rows" else EVENTS[:1])
     text = str(e.value)
     assert "does not fit the bundle (" in text and message in text and "\n" not in text
