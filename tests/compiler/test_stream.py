@@ -266,6 +266,8 @@ def test_advance_never_goes_back() -> None:
     engine.push(np.array([[25, 1]]))
     assert engine.advance(-5) == [] and engine.advance(0) == []
     engine.push(np.array([[25, 0]]))
+    with pytest.raises(UsageError, match="inf is no time: give microseconds below"):
+        engine.advance(float("inf"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="only a stream of events"):
         StreamInterpreter(from_text(ROWS)).advance(10)
 

@@ -434,6 +434,9 @@ def test_a_long_silence_can_be_interrupted(
         for at in (1101, 1613, 2200):
             wanted = reference.advance(at * step)
             assert streams_difference(wanted, engine.advance(at * step)) is None
+        for none in (2**70, float("inf")):
+            with pytest.raises(UsageError, match="is no time: give microseconds below"):
+                engine.advance(none)  # type: ignore[arg-type]
         core = engine._call
         for endless in (
             lambda: engine.advance(2**62),
