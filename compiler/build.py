@@ -66,7 +66,7 @@ def find_machine(target: str | None, board: str | None) -> tuple[Target, Board |
     on = load_board(board) if board is not None else None
     name = target or (on.target if on is not None else None)
     if name is None:
-        raise UsageError("name a target or a board; `edgesnn targets` and `boards` list them")
+        raise UsageError("name a --target or a --board; `edgesnn targets` and `boards` list them")
     machine = find_target(name)
     if on is not None and not on.runs(machine.name):
         raise UsageError(

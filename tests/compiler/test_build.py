@@ -285,7 +285,7 @@ def test_a_failed_compile_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         ({"target": "cortex-m99"}, "cortex-m4"),
         ({"target": "cpu", "board": "mps2-an386"}, "leave out --target"),
         ({"target": "cpu", "codegen": "rust"}, "code generator"),
-        ({}, "name a target"),
+        ({}, "name a --target"),
     ):
         with pytest.raises(UsageError, match=word) as e:
             compile_program(PROGRAM, out=tmp_path / "b", **arguments)  # type: ignore[arg-type]
