@@ -2,8 +2,8 @@
 
 With `-ffunction-sections` every function has a section of its own, so its calls are relocations; its frame is
 in `.stack_sizes` (`-fstack-size-section`). Calls through registers and a function's calls of itself, which need
-no relocation, are found by their encoding. In Thumb code, which holds data too, whatever looks like such a call
-counts as one: the graph may have calls too many, never too few.
+no relocation, are found by their encoding; a jump through a register counts as a call: the graph may have calls
+too many, never too few.
 
 ELF for the Arm Architecture; Armv7-M ARM, A7.7 (BL, BLX, BX); RISC-V psABI; RISC-V ISA manual (JAL, JALR, C).
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,12 @@ def _add(graph: Graph, file: str, elf: Any) -> None:
         if section["sh_flags"] & _EXECUTED and section["sh_size"]
     }
     starts: dict[int, dict[int, str]] = {i: {} for i in code}  # by section, by address
+    marks: dict[int, list[tuple[int, bool]]] = {i: [] for i in code}  # where code or data begins
     for symbol in elf.get_section_by_name(".symtab").iter_symbols():
         at, local = symbol["st_shndx"], symbol["st_info"]["bind"] == "STB_LOCAL"
         kind = symbol["st_info"]["type"]
+        if at in code and symbol.name[:2] in ("$t", "$d"):
+            marks[at].append((symbol["st_value"], symbol.name[:2] == "$t"))
         if at in code and (kind == "STT_FUNC" or (kind == "STT_NOTYPE" and not local)):
             name = f"{file}:{symbol.name}" if local else symbol.name
             first = starts[at].setdefault(symbol["st_value"] & ~1, name)
@@ -103,7 +107,7 @@ def _add(graph: Graph, file: str, elf: Any) -> None:
             (graph.calls if jump else graph.taken).setdefault(names[at], set()).add(target)
     find = _thumb_calls if elf["e_machine"] == "EM_ARM" else _riscv_calls
     for i, section in code.items():
-        for target in find(section.data(), relocated.get(i, set())):
+        for target in find(_without_data(section.data(), marks[i]), relocated.get(i, set())):
             if target is None:
                 graph.calls.setdefault(names[i], set()).add(INDIRECT)
             elif target in alone[i]:
@@ -124,16 +128,26 @@ def frame_sizes(data: bytes, word: int = 4) -> Iterator[int]:
         yield size
 
 
+def _without_data(code: bytes, marks: Iterable[tuple[int, bool]]) -> bytes:
+    """A section with its data as 0, by the mapping symbols that begin each piece of it."""
+    found = bytearray(code)
+    ends = [*sorted(marks), (len(code), True)]
+    for (start, is_code), (end, _) in pairwise(ends):
+        if not is_code:
+            found[start:end] = bytes(end - start)
+    return bytes(found)
+
+
 def _signed(value: int, bits: int) -> int:
     return value - (value >> (bits - 1) << bits)
 
 
 def _thumb_calls(code: bytes, relocated: set[int]) -> Iterator[int | None]:
     """Where calls without relocation go, as offset; None: through a register."""
-    for at in range(
-        0, len(code) - 1, 2
-    ):  # any halfword may be an instruction, or the second half of one
+    at = after = 0
+    while (at := after) < len(code) - 1:
         half, low = struct.unpack_from("<HH", code + b"\0\0", at)
+        after = at + (4 if half >= 0xE800 else 2)
         if half & 0xFF07 == 0x4700 and half != 0x4770:  # BX, BLX register; not BX LR
             yield None
         elif half & 0xF800 == 0xF000 and low & 0xD000 == 0xD000 and at not in relocated:  # BL
@@ -143,7 +157,7 @@ def _thumb_calls(code: bytes, relocated: set[int]) -> Iterator[int | None]:
 
 
 def _riscv_calls(code: bytes, relocated: set[int]) -> Iterator[int | None]:
-    """As _thumb_calls, instruction by instruction: compilers put no data between them."""
+    """As _thumb_calls, where compilers put no data between instructions."""
     at = after = 0
     while (at := after) < len(code) - 1:
         word = int.from_bytes(code[at : at + 4], "little")

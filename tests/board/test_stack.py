@@ -11,7 +11,7 @@ import pytest
 from edgesnn.api import load_program
 from edgesnn.compiler.build import compile_program
 from edgesnn.runtime.session import Session
-from edgesnn.targets.call_graph import _riscv_calls, _thumb_calls, read_graph
+from edgesnn.targets.call_graph import _riscv_calls, _thumb_calls, _without_data, read_graph
 from edgesnn.targets.errors import EdgesnnError
 from edgesnn.targets.stack import LONG_DIVISION_FRAME, Stack, worst_case_stack
 from edgesnn.targets.target import find_target
@@ -196,11 +196,20 @@ def halfwords(*values: int) -> bytes:
         (halfwords(0xF000, 0xF801), [6]),  # bl forward
         (halfwords(0xF000, 0xB801), []),  # b.w
         (halfwords(0xE7FD), []),  # b.n
+        (halfwords(0xF505, 0x4780), []),  # add.w r7, r5, #16384: its second half is no blx
     ],
 )
 def test_calls_in_thumb_code(code: bytes, targets: list[int | None]) -> None:
     assert list(_thumb_calls(code, set())) == targets
     assert [t for t in _thumb_calls(code, {0, 2}) if t is not None] == []
+
+
+def test_constants_between_functions_are_no_calls() -> None:
+    code = halfwords(0x4770, 0x4780, 0x4780, 0x4798, 0x4780)
+    assert _without_data(code, [(6, True), (0, True), (2, False), (8, False)]) == halfwords(
+        0x4770, 0, 0, 0x4798, 0
+    )
+    assert _without_data(code, []) == code
 
 
 @pytest.mark.parametrize(
