@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -43,6 +44,13 @@ _CODEGENS = ("c", "llvm")
 PROTOCOLS = ("edgesnn", "mlperf-tiny")
 _STREAM = "model_stream.c"
 _SHORTEST_WATCHDOG = 10  # milliseconds
+# Whose file brings what a board's sources may lack.
+_SUPPORT = {
+    "bsp_uart_": "a UART file",
+    "bsp_ticks": "the file of its counter.kind",
+    "bsp_wa": "cortex_m/wait.c or riscv/wait.c",
+    "bsp_st": "start.c",
+}
 _NODE_FUNCTIONS = r"(^|:)node_\d+$"
 _ENTRIES = ("esnn_run", "esnn_push_frame", "esnn_init", "esnn_step")
 _STREAM_ENTRIES = (
@@ -199,6 +207,8 @@ class _Build:
     def run(self, say: Progress) -> None:
         if self.board is not None:
             self._check_least(self.board)
+            if self.watchdog is not None:
+                self._check_kicks(self.board, self.watchdog)
         for name in ("src", "lib", "obj"):
             (self.root / name).mkdir(parents=True)
         say("generating kernels")
@@ -328,7 +338,46 @@ class _Build:
         flags = [*board.ldflags, "-T", "bsp/link.ld"]
         if self.protocol == "mlperf-tiny":
             flags.append("-Wl,--wrap=bsp_wait")  # it counts time while it waits for a byte
-        self.tools.link([*objects, *self.tools.support], out, flags, self.root)
+        try:
+            self.tools.link([*objects, *self.tools.support], out, flags, self.root)
+        except EdgesnnError as e:
+            found = re.search(r"undefined (?:reference to|symbol:) ?[`']?(bsp_\w+)", str(e))
+            if found is None:
+                raise
+            what = next(
+                (w for name, w in _SUPPORT.items() if found[1].startswith(name)),
+                "the file that has it",
+            )
+            raise EdgesnnError(
+                f"board {board.name}: no source defines {found[1]}; name {what} in sources"
+            ) from None
+
+    def _check_kicks(self, board: Board, watchdog: int) -> None:
+        """UsageError where the watchdog bites within what is known to run at worst between two kicks.
+
+        The firmware kicks after every timestep, that of MLPerf Tiny after every node. An instruction takes a
+        cycle at least; what an emulator takes for each is in the board's counter.
+        """
+        if self.instructions is None or board.watchdog is None:
+            return
+        steps = self.instructions.step.values()
+        worst = self.instructions.worst_step if self.protocol == "edgesnn" else max(steps)
+        counter = board.counter
+        emulated = board.emulator is not None and counter.unit == "instructions"
+        rate = float(counter.exact * counter.hz) if emulated else board.clock_hz
+        time_ms = math.ceil(1000 * worst / rate)
+        if watchdog >= time_ms:
+            return
+        most, what = board.watchdog.most_ms, "step" if self.protocol == "edgesnn" else "layer"
+        text = f"a {what} can take {time_ms:,} ms and more"
+        if most < time_ms:
+            raise UsageError(
+                f"{text}, board {board.name}'s watchdog waits {most:,} ms at most: the model is too slow for "
+                "it; leave out --watchdog"
+            )
+        digit = 10 ** (len(str(2 * time_ms)) - 1)
+        enough = min(-(-2 * time_ms // digit) * digit, most)
+        raise UsageError(f"{text}; --watchdog {enough} or longer")
 
     def _check_least(self, board: Board) -> None:
         """EdgesnnError where the tables or the arena alone are too much: known before code is generated."""

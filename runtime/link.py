@@ -394,7 +394,8 @@ class LinkEngine:
     twice. A board that was reset, or whose port was gone for less than `reconnect` seconds, is greeted again
     and runs the sample again from its start, three times at most; each sample is answered once. A stream ends
     there with an error that says how far the signal was taken. `say` is told of each such event, in one line.
-    Once another thread sets `stop`, nothing waits for the board any longer: LinkLost.
+    Once another thread sets `stop`, nothing waits for the board any longer: LinkLost. silence: what to say of a
+    board that does not answer a greeting, where more is known of it than its port.
 
     Of a model with a stream it is a SignalEngine too. A sample in between ends a stream of events, as
     the board has one set of membranes.
@@ -417,6 +418,7 @@ class LinkEngine:
         reconnect: float = 30.0,
         counter: Counter | None = None,
         watch: Callable[[], None] | None = None,
+        silence: str | None = None,
         say: Callable[[str], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
@@ -426,7 +428,7 @@ class LinkEngine:
         self._run_timeout = run_timeout
         self._reconnect = reconnect
         self._counter = counter
-        self._watch = watch
+        self._watch, self._silence = watch, silence
         self._say = say or (lambda line: None)
         self._stop = stop or threading.Event()
         self._paces: dict[int, _Pace] = {}
@@ -949,6 +951,8 @@ class LinkEngine:
                 f"no readable answer on {port.url} ({damaged} damaged frames); check the cable, "
                 "the baud rate, and that the board runs edgesnn firmware"
             )
+        if op == HELLO and self._silence is not None:
+            raise LinkLost(self._silence)
         raise LinkLost(
             f"no answer from the board on {port.url} within {limit:g} s; check that it has power, "
             "runs edgesnn firmware, and that this is its port"

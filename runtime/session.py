@@ -141,6 +141,7 @@ class Session:
             reconnect=0.0,  # it does not come back
             counter=board.counter,
             watch=watch,
+            silence=emulator.silence,
             say=self._say,
             stop=self._stop,
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.suggest import did_you_mean
 from edgesnn.targets.target import TARGETS
 
 if sys.version_info >= (3, 11):
@@ -32,6 +33,14 @@ BOARDS_VARIABLE = "EDGESNN_BOARDS"  # folders with board files of one's own
 
 # Bits of each. "cycles" is 32 bits where DWT counts, 24 where SysTick stands in: the smaller is stated.
 COUNTERS = {"systick": 24, "cycles": 24, "nrf51_timer": 32, "minstret": 32, "mcycle": 32}
+# The file that reads each; every other one of these would be read as something that it is not.
+COUNTER_FILES = {
+    "systick": "cortex_m/systick.c",
+    "cycles": "cortex_m/cycles.c",
+    "nrf51_timer": "cortex_m/nrf51_timer.c",
+    "minstret": "riscv/minstret.c",
+    "mcycle": "riscv/mcycle.c",
+}
 UNITS = ("instructions", "cycles")
 FLASHING = ("pyocd", "uf2", "volume")
 VOLUME_FILES = ("uf2", "hex", "bin")
@@ -423,6 +432,19 @@ def _check_names(table: _Table, key: str, files: Iterable[Path]) -> None:
             raise table.fail(key, f"{stem} is a name of the firmware's own files; rename it")
 
 
+def _check_counter(root: _Table, kind: str, sources: Iterable[Path]) -> None:
+    """The file of this kind of counter is there and no other kind's; a file of one's own may replace it."""
+    files = set(sources)
+    for other, name in COUNTER_FILES.items():
+        if other != kind and BSP_DIR / name in files:
+            raise root.fail(
+                "counter.kind", f"does not fit {name} in sources, which is {other!r}", kind
+            )
+    want = COUNTER_FILES[kind]
+    if BSP_DIR / want not in files and all(BSP_DIR in file.parents for file in files):
+        raise root.fail("sources", f"counter.kind {kind!r} needs {want} among them")
+
+
 def _options(root: _Table) -> tuple[tuple[str, str], ...]:
     """[defines]: preprocessor names of the board's own, whole numbers as unsigned constants."""
     table = root.maybe_table("defines")
@@ -565,6 +587,8 @@ def _board(root: _Table, path: Path, of_bundle: bool) -> Board:
         COUNTERS[kind],
     )
     table.done()
+    if not of_bundle:
+        _check_counter(root, kind, sources)
     emulator = None
     if "emulator" in root.left:
         table = root.table("emulator")
@@ -651,7 +675,7 @@ def load_board(name: str) -> Board:
         return read_board(Path(name))
     files = _files()
     if name not in files:
-        raise UsageError(
-            f"unknown board {name!r}; choose one of: {', '.join(files)}, or name a board file (.toml)"
-        )
+        hint = did_you_mean(name, files)
+        choices = f"; choose one of: {', '.join(files)}, or name a board file (.toml)"
+        raise UsageError(f"unknown board {name!r}{hint or choices}")
     return read_board(files[name])

@@ -14,10 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from edgesnn.targets.board import Board
+from edgesnn.targets.board import BOARDS_DIR, Board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 _LAST_WORDS = 1.0  # seconds
+# Its own name, with a path or without, begins what QEMU says; a dump of registers or advice may follow.
+_SAID = re.compile(r"^(\S*/)?qemu[\w-]*: |Lockup|fatal|unsupported machine")
 
 
 # A process that asks to be killed with the thread it is from (PR_SET_PDEATHSIG is 1), then becomes the
@@ -124,7 +126,7 @@ class Emulator:
         atexit.register(self.close)
 
     def check(self) -> None:
-        """Raise EdgesnnError with QEMU's last words when it has ended."""
+        """Raise EdgesnnError with what QEMU said last of itself when it has ended."""
         if self._process is None or self._stderr is None:
             raise EdgesnnError(f"the emulator of {self.board.name} is not running")
         try:
@@ -136,8 +138,18 @@ class Emulator:
             self._stderr.seek(0)
             said = self._stderr.read().decode(errors="replace").splitlines()
             said = [line for line in said if line and not re.search(r" (warning|info): ", line)]
-            last = said[-1] if said else f"exit status {code}"
+            told = [line for line in said if _SAID.search(line)]
+            last = (told or said or [f"exit status {code}"])[-1]
             raise EdgesnnError(f"the emulator of {self.board.name} has stopped: {last}")
+
+    @property
+    def silence(self) -> str:
+        """What it means that firmware on it has never answered, and what to do."""
+        name = self.board.name
+        text = f"the firmware on the emulated {name} says nothing"
+        if (BOARDS_DIR / f"{name}.toml").is_file():
+            return f"{text}; compile the bundle again"
+        return f"{text}; check uart.base and uart.irq in its board file"
 
     def close(self) -> None:
         """Kill QEMU and wait for its end; may be called twice."""

@@ -152,7 +152,7 @@ def _ready(
     volume = find_volume(about.volume, choice.volume, uf2=uf2, how=about.how, ids=about.volume_ids)
     if choice.volume is not None and not (uf2 or about.volume_ids):
         say(f"nothing on {volume.path} says whether it is the drive of {board.name}")
-    write = partial(write_volume, volume, file, uf2=uf2)
+    write = partial(write_volume, volume, file, uf2=uf2, say=say)
     return _Way(str(volume.path), write, volume.about.get("unique id"))
 
 

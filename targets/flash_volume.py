@@ -107,6 +107,7 @@ def write_volume(
     progress: Progress = lambda _: None,
     *,
     uf2: bool,
+    say: Callable[[str], None] = lambda _: None,
     leaves: float = 20.0,
     reports: float = 8.0,
 ) -> None:
@@ -114,7 +115,7 @@ def write_volume(
 
     A UF2 boot loader's drive vanishes with the last block, within `leaves` seconds. A debugger's may vanish
     and come back, within `reports` seconds, with FAIL.TXT where it could not write the file: EdgesnnError
-    has its text.
+    has its text. say is told that this is waited for.
     """
     data = file.read_bytes()
     fail = volume.path / FAIL
@@ -128,6 +129,7 @@ def write_volume(
                 while sent < len(data):
                     sent += f.write(data[sent : sent + _CHUNK])
                     progress(sent / len(data))
+                say("waiting for the board to take it")
                 os.fsync(f.fileno())
         except (OSError, KeyboardInterrupt) as e:
             # A boot loader takes its drive away as soon as it has the last block, often before fsync returns.

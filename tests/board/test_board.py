@@ -213,6 +213,13 @@ def test_names_of_c_files(tmp_path: Path, old: str, new: str, message: str) -> N
     refused(tmp_path, TEXT.replace(old, new, 1), message)
 
 
+def test_a_counter_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mps2-an386.toml"
+    (tmp_path / "timer.c").write_text("")
+    file.write_text(TEXT.replace("cortex_m/systick.c", "timer.c"))
+    assert tmp_path / "timer.c" in read_board(file).sources
+
+
 def refused(folder: Path, text: str, message: str) -> None:
     """Read as a board file it is refused in one line that names the file and the key."""
     file = folder / "mps2-an386.toml"
@@ -249,6 +256,8 @@ def test_unknown_board() -> None:
         ("origin = 0x20000000\nlength = 0x00400000", "origin = 0x20000010\nlength = 4128", "of 48"),
         ('name = "mps2-an386"', 'name = "x"', "name: must be the file's name"),
         ('"libc.c"', '"none.c"', "sources: no such file"),
+        ('kind = "systick"', 'kind = "cycles"', "counter.kind: does not fit cortex_m/systick.c in"),
+        ('"cortex_m/systick.c",', "", "sources: counter.kind 'systick' needs cortex_m/systick.c"),
         ("[memory.ram]", "[memory.rom]", "memory.ram: is missing"),
         ("origin = 0x20000000", "origin = 0xFFFFFFF0", "memory.ram.length: the region ends"),
         ("clock_hz = 25_000_000\nstack", "stack", "clock_hz: is missing"),

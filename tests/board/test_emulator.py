@@ -107,7 +107,23 @@ def test_what_qemu_says_when_it_gives_up(
         with pytest.raises(EdgesnnError) as e:
             LinkEngine(hand_model(), emulator.url, timeout=5, watch=emulator.check)
         assert "the emulator of mps2-an386 has stopped: " in str(e.value)
-        assert "\n" not in str(e.value)
+        assert "unsupported machine type" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_of_a_dump_the_line_that_says_why(
+    board: Board, firmware: Callable[..., Path], tmp_path: Path
+) -> None:
+    program = tmp_path / "locked"
+    why = "qemu: fatal: Lockup: can't escalate 3 to HardFault (current priority -1)"
+    program.write_text(
+        f"#!/bin/sh\necho \"{why}\" >&2\necho >&2\necho 'FPSCR: 00000000' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    assert board.emulator is not None
+    strange = replace(board, emulator=replace(board.emulator, program=str(program)))
+    with Emulator(strange, firmware()) as emulator, pytest.raises(EdgesnnError) as e:
+        emulator.check()
+    assert str(e.value).endswith(f"has stopped: {why}")
 
 
 def test_an_end_that_follows_the_links_is_waited_for(

@@ -314,8 +314,10 @@ def test_a_boot_loader_leaves_with_the_whole_file(
 
 def test_a_boot_loader_that_stays_has_not_taken_the_file(tmp_path: Path, image: Path) -> None:
     drive = _drive(tmp_path, INFO_UF2=INFO)
+    said: list[str] = []
     with pytest.raises(EdgesnnError, match=r"still there 0.1 s after the copy.*flash again"):
-        write_volume(drive, image, uf2=True, leaves=0.1)
+        write_volume(drive, image, uf2=True, say=said.append, leaves=0.1)
+    assert said == ["waiting for the board to take it"]
     assert (drive.path / image.name).read_bytes() == image.read_bytes()
 
 
@@ -766,7 +768,8 @@ def test_the_first_way_that_is_plugged_in(
     done = flash(own, hex_file.parent, say=said.append)
     assert (done.method, done.where, done.verified) == ("volume", str(place), False)
     assert done.serial == "99040258"
-    assert said == [f"writing firmware.hex to {place}"]
+    waits = "waiting for the board to take it"
+    assert said == [f"writing firmware.hex to {place}", waits]
     assert (place / "firmware.hex").read_bytes() == hex_file.read_bytes()
     _probes(monkeypatch, "77")
     Chip({CPUID: M4}).install(monkeypatch)
@@ -774,7 +777,7 @@ def test_the_first_way_that_is_plugged_in(
     assert (done.method, done.serial, done.verified) == ("pyocd", "77", True)
     assert flash(own, hex_file.parent, Choice("volume")).method == "volume"
     flash(own, hex_file.parent, Choice(volume=str(place)), say=said.append)
-    assert said[1] == f"nothing on {place} says whether it is the drive of own"
+    assert said[2] == f"nothing on {place} says whether it is the drive of own"
 
 
 def test_a_uf2_file_that_is_missing_or_of_another_family(board: Board, image: Path) -> None:

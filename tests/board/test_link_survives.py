@@ -17,7 +17,7 @@ import tty
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -568,6 +568,40 @@ def test_watchdogs_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=rf"--watchdog {time_ms} is not in 10\.\.\.60000"):
             compile_program(program, board="mps2-an386", out=tmp_path / "b", watchdog=time_ms)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_watchdog_that_would_bite_within_a_step(tmp_path: Path) -> None:
+    """As the cost model knows it, where it does; QEMU's instructions take what the counter says."""
+    pytest.importorskip("tvm")
+    from edgesnn.compiler.build import _Build
+
+    def said(board: str, time_ms: int, protocol: str, step: dict[str, int]) -> str:
+        on = load_board(board)
+        found = None
+        if step:
+            found = SimpleNamespace(step=step, worst_step=sum(step.values()))
+        build = SimpleNamespace(instructions=found, protocol=protocol)
+        try:
+            _Build._check_kicks(build, on, time_ms)  # type: ignore[arg-type]
+        except UsageError as e:
+            return str(e)
+        return ""
+
+    step = {"conv": 1_000_000, "dense": 482_481}
+    want = "a step can take 93 ms and more; --watchdog 200 or longer"
+    assert said("microbit-v1", 10, "edgesnn", step) == want
+    assert said("microbit-v1", 93, "edgesnn", step) == ""
+    assert "a layer can take 63 ms" in said("microbit-v1", 62, "mlperf-tiny", step)
+    assert said("microbit-v1", 63, "mlperf-tiny", step) == ""
+    assert said("microbit-v1", 10, "edgesnn", {}) == ""
+    assert said("mps2-an386", 10, "edgesnn", step) == ""  # 1.5 ms of QEMU's
+    slow = {"conv": 70_000 * 16_000}
+    want = (
+        "a step can take 70,000 ms and more, board microbit-v1's watchdog waits 60,000 ms at most"
+    )
+    assert want in said("microbit-v1", 60_000, "edgesnn", slow)
+    slow = {"conv": 50_000 * 16_000}
+    assert "--watchdog 60000 or longer" in said("microbit-v1", 10, "edgesnn", slow)
 
 
 # The registers that are written, in order, for 1000 ms, and at last the kick; kHz of a tick at its fastest.

@@ -17,6 +17,7 @@ from edgesnn.compiler.esnn_file import save_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.compiler.random_program import random_program, random_samples
 from edgesnn.runtime.bundle import Bundle
+from edgesnn.runtime.link import LinkEngine
 from edgesnn.runtime.session import Session
 from edgesnn.targets.board import BOARDS_VARIABLE, list_boards, load_board
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -105,6 +106,41 @@ def test_by_name(
 def test_a_session_takes_a_path(bundle: Bundle, place: Path) -> None:
     with Session(bundle, board=str(place / f"{NAME}.toml")) as session:
         assert session.board is not None and session.board.name == NAME
+
+
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        (
+            '"cortex_m/systick.c",',
+            "no source defines bsp_ticks_start; name the file of its counter.kind",
+        ),
+        ('"uart_mmuart.c",', "no source defines bsp_uart_init; name a UART file in sources"),
+    ],
+)
+def test_a_file_that_is_missing(
+    bundle: Bundle, place: Path, tmp_path: Path, old: str, message: str
+) -> None:
+    file = place / f"{NAME}.toml"
+    text = file.read_text(encoding="utf-8").replace(old, '"own.c",' if "uart" in old else "")
+    (place / "own.c").write_text("extern int nothing;\n", encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(EdgesnnError, match=f"board {NAME}: {message}"):
+        compile_program(PROGRAM, board=str(file), out=tmp_path / "b")
+
+
+def test_firmware_that_says_nothing(
+    bundle: Bundle, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = place / f"{NAME}.toml"
+    text = file.read_text(encoding="utf-8").replace("base = 0x40000000", "base = 0x20008000")
+    file.write_text(text, encoding="utf-8")
+    silent = compile_program(PROGRAM, board=str(file), out=tmp_path / "b")
+    monkeypatch.setitem(LinkEngine.__init__.__kwdefaults__, "timeout", 1.0)
+    with pytest.raises(
+        EdgesnnError, match=f"emulated {NAME} says nothing; check uart.base and uart.irq"
+    ):
+        Session(silent)
 
 
 def test_two_of_one_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
