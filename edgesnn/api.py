@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgesnn.targets.board import list_boards
 from edgesnn.targets.errors import EdgesnnError, UsageError
 from edgesnn.targets.target import find_target
 
@@ -261,7 +262,8 @@ def compile(
 ) -> Bundle:
     """Compile a checkpoint (.pt or zoo:<name>), program (.esnn) or bundle for a target or board.
 
-    board implies its target. out: default ./<model>-<target>/; an older bundle there is replaced.
+    board implies its target. out: default ./<model>-<board>/, without a board ./<model>-<target>/; an older
+    bundle there is replaced.
     weights: int8, int6, int4, ternary or power-of-two, only when a checkpoint is lowered; by default what
     it was trained for. weight_bits: 2...8, the older way to say int2...int8. prefer: "speed", or "ram": layer
     by layer over all timesteps where that saves memory. protocol: of the firmware, "edgesnn" or "mlperf-tiny".
@@ -272,9 +274,14 @@ def compile(
 
     limits = parse_budget(budget) if budget is not None else None
     path = model_file(model)
-    machine, _ = find_machine(target, board)
+    machine, on = find_machine(target, board)
+    if watchdog is not None and on is not None and on.watchdog is None:
+        others = ", ".join(one.name for one in list_boards() if one.watchdog is not None)
+        raise UsageError(
+            f"there is no watchdog for board {on.name}; leave out --watchdog, or take one of: {others}"
+        )
     if out is None:
-        out = Path(f"{path.resolve().stem}-{machine.name}")
+        out = Path(f"{path.resolve().stem}-{machine.name if on is None else on.name}")
     if weight_bits is not None:
         if weights is not None:
             raise UsageError("--weight-bits is the older form of --weights; name one of them")

@@ -7,12 +7,12 @@ signature: fire by itself runs a command before it complains about a flag, and t
 
 from __future__ import annotations
 
-import difflib
 import inspect as _inspect
 import json as _json
 import os
 import shutil
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from edgesnn import __version__
 from edgesnn.exits import guarded
 from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.suggest import did_you_mean
 
 # --- commands -----------------------------------------------------------------------------------
 
@@ -411,7 +412,7 @@ def compile(
         model: A .pt checkpoint, zoo:NAME, an .esnn program (no torch needed) or a bundle.
         target: A name that `edgesnn targets` lists; a board implies it.
         board: A name that `edgesnn boards` lists; adds firmware.
-        out: The folder; default ./<model>-<target>/, of a package ./edgesnn_<model>/.
+        out: The folder; default ./<model>-<board>/ or ./<model>-<target>/, of a package ./edgesnn_<model>/.
         codegen: c (C source, built by the C compiler) or llvm (objects straight from TVM).
         weights: int8, int6, int4, ternary or power-of-two; default what the checkpoint was trained for.
         weight_bits: 2 to 8: the older form of --weights.
@@ -920,21 +921,25 @@ def profile(
             for path in bundle
         ]
     report = profiling.together(runs, _about("profile", bundle, given))
-    text = StringIO()
-    for run in runs:
-        _print_profile(run, text)
-    if len(runs) > 1:
-        _print_comparison(report["comparison"], text)
     missing = None
     if out is not None:
-        missing = profiling.write_report(report, text.getvalue(), Path(out))
+        missing = profiling.write_report(report, _profile_text(report, runs, _PAGE), Path(out))
     if json:
         return _print_json(report)
-    _out(text.getvalue().rstrip("\n"))
+    _out(_profile_text(report, runs, _width(sys.stdout)))
     if missing is not None:
         _say(missing)
     if out is not None:
         _out(f"report: {out}" if missing else f"report: {Path(out) / profiling.PAGE}")
+
+
+def _profile_text(report: dict[str, Any], runs: Sequence[dict[str, Any]], width: int) -> str:
+    text = _Text(width)
+    for run in runs:
+        _print_profile(run, text)
+    if len(runs) > 1:
+        _print_comparison(report["comparison"], text)
+    return text.getvalue().rstrip("\n")
 
 
 def _profiled(
@@ -1261,8 +1266,9 @@ def _print_board(row: dict[str, Any]) -> None:
     if row["emulator"] is None:
         rows.append(("serial port", "; ".join(wire)))
         rows.append(("support run on", row["run_on"] or "nothing yet: it builds and links"))
-    if row["watchdog_ms"] is not None:
-        rows.append(("watchdog", f"up to {row['watchdog_ms']:,} ms"))
+    most = row["watchdog_ms"]
+    dog = "none" if most is None else f"up to {most:,} ms: `edgesnn compile --watchdog MS`"
+    rows.append(("watchdog", dog))
     _pairs(f"{row['name']}: {row['title']}", [*rows, ("file", row["file"])])
 
 
@@ -1273,14 +1279,10 @@ def zoo(name: str | None = None, *, json: bool = False) -> None:
         name: One of them.
         json: Print the card or cards as one JSON object.
     """
-    from edgesnn.zoo.card import PREFIX, cards
+    from edgesnn.zoo.card import PREFIX, cards, find_card
 
-    known = cards()
     if name is not None:
-        name = name.removeprefix(PREFIX)
-        if name not in known:
-            raise UsageError(f"there is no {name!r} in the zoo: one of {', '.join(known)}")
-        card = known[name]
+        card = find_card(name)
         if json:
             return _print_json(card.to_dict())
         return _pairs(
@@ -1301,7 +1303,7 @@ def zoo(name: str | None = None, *, json: bool = False) -> None:
             ],
         )
     if json:
-        return _print_json({"zoo": [card.to_dict() for card in known.values()]})
+        return _print_json({"zoo": [card.to_dict() for card in cards().values()]})
     _grid(
         ("model", "data", "weights", "integer accuracy", "steps", "M4 flash", "what"),
         [
@@ -1314,7 +1316,7 @@ def zoo(name: str | None = None, *, json: bool = False) -> None:
                 _bytes(c.flash_bytes),
                 c.title,
             )
-            for c in known.values()
+            for c in cards().values()
         ],
     )
 
@@ -1396,31 +1398,82 @@ def _histogram(histogram: dict[str, int]) -> str:
     return "  ".join(f"{step}: {count:,}" for step, count in histogram.items())
 
 
-def _render(table: Any, file: TextIO) -> None:
+_PAGE = 110  # columns where nothing says how many there are: a pipe, a file
+
+
+class _Text(StringIO):
+    """Text that is made for so many columns."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+
+def _width(file: TextIO) -> int:
+    """Columns of what is printed to."""
+    if isinstance(file, _Text):
+        return file.width
+    return shutil.get_terminal_size((80, 24)).columns if file.isatty() else _PAGE
+
+
+def _render(table: Any, file: TextIO, least: int = 0) -> None:
+    """least: columns that it needs; where there are fewer, the terminal breaks the lines."""
     from rich.console import Console
 
-    width = None if file.isatty() else 110
-    Console(file=file, width=width, highlight=False, markup=False).print(table)
+    # On a dumb terminal rich takes the width only together with a height, which tables do not use.
+    size = {"width": max(_width(file), least), "height": 24}
+    Console(file=file, **size, highlight=False, markup=False).print(table)
 
 
 def _pairs(title: str, rows: Iterable[tuple[str, str]], file: TextIO | None = None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("", "", title=title, title_justify="left", show_header=False, box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", show_header=False, box=SIMPLE_HEAD)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
     _render(table, file or sys.stdout)
 
 
 def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]], file: TextIO | None = None) -> None:
+    """A table; a too wide one has its cells wrapped, then becomes several, with the first column in each."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
 
-    table = Table(*heads, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    _render(table, file or sys.stdout)
+    file, rows = file or sys.stdout, list(rows)
+    columns = list(zip(heads, *rows, strict=True))
+    whole = [max(map(cell_len, column)) for column in columns]
+    words = [max(cell_len(word) for cell in c for word in cell.split() or [""]) for c in columns]
+    # No name that is to be typed, and no number, is broken; a path in the first column may be.
+    room = _width(file)
+    least = [min(whole[0], room // 2), *words[1:]]
+    parts: list[list[int]] = [[0]]
+    for i in range(1, len(columns)):
+        fits = _grid_width(least[j] for j in (*parts[-1], i)) <= room
+        if not fits and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(i)
+    for part in parts:
+        widths = {i: whole[i] for i in part}
+        while _grid_width(widths.values()) > room:
+            widest = max(part, key=lambda i: widths[i] if widths[i] > least[i] else 0)
+            if widths[widest] == least[widest]:
+                break
+            widths[widest] -= 1
+        table = Table(box=SIMPLE_HEAD)
+        for i, width in widths.items():
+            table.add_column(heads[i], width=width, overflow="fold")
+        for row in rows:
+            table.add_row(*(row[i] for i in part))
+        _render(table, file, _grid_width(widths.values()))
+
+
+def _grid_width(columns: Iterable[int]) -> int:
+    """Of a table of columns so wide: a space on each side of each, one between them and around."""
+    return 1 + sum(width + 3 for width in columns)
 
 
 def _print_calibration(report: dict[str, Any]) -> None:
@@ -1806,7 +1859,8 @@ def _print_parts(report: dict[str, Any], file: TextIO) -> None:
     if whole is not None:
         shares = "  ".join(f"{k} {100 * v:.1f} %" for k, v in whole["shares"].items() if v)
         by = f"; events and updates told apart by {whole['method']}" if whole["method"] else ""
-        print(f"of an inference: {shares} (layers measured{by})\n", file=file)
+        said = f"of an inference: {shares} (layers measured{by})"
+        print(textwrap.fill(said, _width(file), subsequent_indent="  ") + "\n", file=file)
 
 
 def _print_sweep(report: dict[str, Any], file: TextIO) -> None:
@@ -1926,11 +1980,6 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _suggest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def parse(command: str, words: Sequence[str]) -> dict[str, str]:
     """Parameter name -> text for a command's words; UsageError where its signature has no such.
 
@@ -1949,7 +1998,7 @@ def parse(command: str, words: Sequence[str]) -> dict[str, str]:
             flag, equals, text = word.partition("=")
             name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
             if name not in parameters:
-                hint = _suggest(flag, map(_flag, parameters))
+                hint = did_you_mean(flag, map(_flag, parameters))
                 raise UsageError(f"{command} has no option {flag}{hint or '; ' + help_hint}")
             if kinds[name] is bool:
                 text = text if equals else "True"
@@ -2045,7 +2094,7 @@ def _dispatch(words: list[str]) -> None:
         return _out(f"edgesnn {__version__}")
     command = words[0]
     if command not in COMMANDS:
-        hint = _suggest(command, COMMANDS)
+        hint = did_you_mean(command, COMMANDS)
         raise UsageError(f"unknown command {command!r}{hint or '; one of ' + ', '.join(COMMANDS)}")
     if any(word in ("--help", "-h") for word in words[1:]):
         return _help(command)

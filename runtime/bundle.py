@@ -21,6 +21,7 @@ BUNDLE_FORMAT = "edgesnn-bundle"
 BUNDLE_VERSION = 1
 MANIFEST = "manifest.json"
 BOARD_FILE = "board.toml"  # a copy of the file that describes the board
+PACKAGE_FILE = "extras/edgesnn/package.json"  # in what --package made, in a manifest's place
 
 _LIMIT = 2**31 - 1  # of every size and count
 _NODE_KINDS = ("input", "encoder", "spiking", "operator", "output")
@@ -233,6 +234,15 @@ def check_order(events: np.ndarray, units: int, begin: int, latest: int) -> None
         raise UsageError(f"event address {addresses[outside.argmax()]} is outside 0...{units - 1}")
 
 
+def _ecosystem(package: Path) -> str:
+    """Whose library `edgesnn compile --package` made here."""
+    try:
+        kind = json.loads((package / PACKAGE_FILE).read_text(encoding="utf-8"))["kind"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "another build system"
+    return str(kind)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A compiled model on disk. `manifest` holds everything, the properties what is needed often."""
@@ -249,6 +259,11 @@ class Bundle:
             if not folder.exists():
                 raise EdgesnnError(
                     f"there is no bundle at {folder}; make one with `edgesnn compile`"
+                )
+            if not file.is_file() and (folder / PACKAGE_FILE).is_file():
+                raise EdgesnnError(
+                    f"{folder} is a library for {_ecosystem(folder)}, which firmware of one's own calls; "
+                    "`edgesnn compile` without --package makes what can be run and flashed"
                 )
             if not file.is_file():
                 raise EdgesnnError(

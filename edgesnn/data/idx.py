@@ -149,7 +149,8 @@ def _find_idx(
         raise wrong
     raise EdgesnnError(
         f"{which.name}: neither {which.npz[0]} nor {name}[.gz] is in {folder}; put it there, "
-        "name its folder with --data-dir or EDGESNN_DATA, or fetch it with --download"
+        "name its folder with --data-dir or EDGESNN_DATA, or have "
+        f"`edgesnn train --net mcu-mlp --data {which.name} --download` fetch it"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgesnn.data import fsdd, jpeg_pack, kws12, nmnist, wand
@@ -13,6 +14,7 @@ from edgesnn.data.digits import load_digits
 from edgesnn.data.idx import FASHION_MNIST, MNIST, load_idx_set
 from edgesnn.data.signals import load_own
 from edgesnn.targets.errors import UsageError
+from edgesnn.targets.suggest import did_you_mean
 
 _IDX_SETS = {which.name: which for which in (MNIST, FASHION_MNIST)}
 _CIFAR_SETS = {which.name: which for which in (CIFAR10, CIFAR100)}
@@ -59,6 +61,13 @@ def load(
         return _OTHER_SETS[name](split, data_folder(data_dir))
     if name.endswith(".npz"):
         return load_own(Path(name).expanduser(), split)
-    raise UsageError(
-        f"unknown data set {name!r}: one of {', '.join(names())}, or the path of an .npz"
-    )
+    raise unknown_data(name, names())
+
+
+def unknown_data(name: str, known: Sequence[str]) -> UsageError:
+    """The error for a name that is neither one of `known` nor the path of an .npz."""
+    if Path(name).expanduser().is_file():
+        return UsageError(f"{name} is a file, but no .npz (docs/DATA.md says what one holds)")
+    hint = did_you_mean(name, known)
+    choices = f": one of {', '.join(known)}, or the path of an .npz"
+    return UsageError(f"unknown data set {name!r}{hint or choices}")

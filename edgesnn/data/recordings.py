@@ -7,10 +7,11 @@ from pathlib import Path
 
 from edgesnn.data import fsdd, kws12, nmnist, wand
 from edgesnn.data.dataset import check_split
-from edgesnn.data.loading import data_folder
+from edgesnn.data.loading import data_folder, unknown_data
 from edgesnn.data.recording import Recording
 from edgesnn.data.signals import load_signal
 from edgesnn.targets.errors import UsageError
+from edgesnn.targets.suggest import did_you_mean
 
 # The data sets that are (or make) one long signal, and who makes it: (split, folder) -> Recording.
 RECORDINGS: dict[str, Callable[[str, Path], Recording]] = {
@@ -31,7 +32,9 @@ def load_recording(name: str, split: str = "test", data_dir: Path | str | None =
         return RECORDINGS[name](split, data_folder(data_dir))
     if name.endswith(".npz"):
         return load_signal(Path(name).expanduser(), split)
-    raise UsageError(
-        f"{name!r} is no recording to stream: {', '.join([*RECORDINGS, 'or the path of an .npz'])} "
-        "(docs/STREAMING.md)"
+    if Path(name).expanduser().is_file():
+        raise unknown_data(name, [*RECORDINGS])
+    hint = did_you_mean(name, RECORDINGS) or ": " + ", ".join(
+        [*RECORDINGS, "or the path of an .npz (docs/STREAMING.md)"]
     )
+    raise UsageError(f"{name!r} is no recording to stream{hint}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgesnn.runtime.files import sha256
 from edgesnn.targets.errors import EdgesnnError, UsageError
+from edgesnn.targets.suggest import did_you_mean
 
 MODELS = Path(__file__).parent / "models"
 PREFIX = "zoo:"
@@ -59,15 +60,24 @@ def cards() -> dict[str, Card]:
     return found
 
 
-def model_path(name: str) -> Path:
-    """The checkpoint of "zoo:<name>" (or <name>); UsageError naming the choices."""
+def find_card(name: str) -> Card:
+    """The card of "zoo:<name>" (or <name>); UsageError naming the choices."""
     plain = name.removeprefix(PREFIX)
     known = cards()
     if plain not in known:
-        choices = ", ".join(PREFIX + n for n in known)
-        raise UsageError(f"there is no {PREFIX}{plain} in the zoo: one of {choices}")
-    path = MODELS / f"{plain}.pt"
-    if not path.is_file() or sha256(path) != known[plain].sha256:
+        names = [PREFIX + n for n in known]
+        hint = did_you_mean(PREFIX + plain, names)
+        raise UsageError(
+            f"there is no {PREFIX}{plain} in the zoo{hint or ': one of ' + ', '.join(names)}"
+        )
+    return known[plain]
+
+
+def model_path(name: str) -> Path:
+    """The checkpoint of "zoo:<name>" (or <name>); errors as `find_card`, and of a damaged file."""
+    card = find_card(name)
+    path = MODELS / f"{card.name}.pt"
+    if not path.is_file() or sha256(path) != card.sha256:
         raise EdgesnnError(f"{path} is missing or damaged: install edgesnn again")
     return path
 

@@ -284,6 +284,7 @@ def _texts(path: Path) -> Iterator[str]:
 def test_the_messages_in_the_documentation_are_those_of_the_code(repo: Path) -> None:
     files = [*repo.glob("targets/flash*.py"), repo / "edgesnn" / "flashing.py"]
     files += [repo / "runtime" / name for name in ("link.py", "ports.py")]
+    files.append(repo / "compiler" / "fit.py")
     code = [text for file in files for text in _texts(file)]
     guide = (repo / "docs" / "FLASHING.md").read_text(encoding="utf-8")
     _, _, rows = guide.partition("## When it does not work")

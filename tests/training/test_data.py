@@ -360,6 +360,8 @@ def test_archives_however_numpy_writes_them(tmp_path: Path) -> None:
 
 def test_what_is_not_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="digits, mnist, fashion-mnist"):
+        load("elephants", "test")
+    with pytest.raises(UsageError, match=r"unknown data set 'minst'; did you mean mnist\?"):
         load("minst", "test")
     with pytest.raises(UsageError, match="train, test"):
         load("digits", "val")
