@@ -1421,8 +1421,8 @@ def _render(table: Any, file: TextIO, least: int = 0) -> None:
     from rich.console import Console
 
     # On a dumb terminal rich takes the width only together with a height, which tables do not use.
-    size = {"width": max(_width(file), least), "height": 24}
-    Console(file=file, **size, highlight=False, markup=False).print(table)
+    width = max(_width(file), least)
+    Console(file=file, width=width, height=24, highlight=False, markup=False).print(table)
 
 
 def _pairs(title: str, rows: Iterable[tuple[str, str]], file: TextIO | None = None) -> None:
