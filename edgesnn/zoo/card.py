@@ -65,11 +65,9 @@ def find_card(name: str) -> Card:
     plain = name.removeprefix(PREFIX)
     known = cards()
     if plain not in known:
-        names = [PREFIX + n for n in known]
-        hint = did_you_mean(PREFIX + plain, names)
-        raise UsageError(
-            f"there is no {PREFIX}{plain} in the zoo{hint or ': one of ' + ', '.join(names)}"
-        )
+        hint = did_you_mean(plain, known, PREFIX)
+        choices = ": one of " + ", ".join(PREFIX + n for n in known)
+        raise UsageError(f"there is no {PREFIX}{plain} in the zoo{hint or choices}")
     return known[plain]
 
 

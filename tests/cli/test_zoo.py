@@ -55,7 +55,7 @@ def test_listing_and_cards(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["zoo", name]) == 0
         assert cards()[name].data_licence.split()[0] in capsys.readouterr().out
     assert main(["zoo", "nothing"]) == 2
-    assert "one of digits" in capsys.readouterr().err
+    assert "one of zoo:digits" in capsys.readouterr().err
 
 
 def test_unknown_and_damaged_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
