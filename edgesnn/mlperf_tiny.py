@@ -24,8 +24,8 @@ from edgesnn.data import load
 from edgesnn.exits import guarded
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.runtime.files import check_replaceable, replace_folder, sha256, write_atomic
-from edgesnn.runtime.link import SerialPort
 from edgesnn.runtime.ports import choose_port
+from edgesnn.runtime.serial_port import SerialPort
 from edgesnn.targets.board import Board, load_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError

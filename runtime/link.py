@@ -4,57 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import secrets
-import select
-import socket
-import stat
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from edgesnn.runtime.bundle import check_time
 from edgesnn.runtime.engine import Decision, TimedDecision, Trace
+from edgesnn.runtime.fault import describe_fault
+from edgesnn.runtime.frames import (
+    API_VERSION,
+    BANNER,
+    DATA,
+    EVENTS,
+    FAULT,
+    HELLO,
+    INFER,
+    PAYLOAD_BYTES,
+    PROTOCOL_VERSION,
+    READ_EVENTS,
+    READ_MEMBRANES,
+    READ_STATS,
+    RESET,
+    RESPONSE,
+    RESULT,
+    SIGNAL_BYTES,
+    STACK,
+    STEP,
+    STEP_NODE,
+    STREAM_EVENTS,
+    STREAM_PUSH,
+    STREAM_RESET,
+    UNREADABLE,
+    BoardInfo,
+    Frame,
+    decode_frame,
+    encode_frame,
+    status_text,
+    unfit,
+    unpack,
+)
+from edgesnn.runtime.serial_port import LinkLost, PortGone, SerialPort
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 if TYPE_CHECKING:
     from edgesnn.runtime.bundle import Bundle, StreamInfo
     from edgesnn.targets.board import Counter
-
-PROTOCOL_VERSION = 2
-API_VERSION = 3  # ESNN_API_VERSION of esnn.h
-PAYLOAD_BYTES = 64
-SIGNAL_BYTES = 240  # of STREAM_PUSH and STREAM_EVENTS
-
-HELLO, RESET, DATA, EVENTS, INFER, STEP, STEP_NODE, RESULT = range(0x01, 0x09)
-READ_EVENTS, READ_STATS, READ_MEMBRANES, STACK = range(0x09, 0x0D)
-STREAM_RESET, STREAM_PUSH, STREAM_EVENTS = range(0x0D, 0x10)
-RESPONSE, BANNER, FAULT, UNREADABLE = 0x80, 0x80, 0xFE, 0xFF
-
-_STATUS = {
-    1: "frame too short, too long or not COBS",
-    2: "checksum differs",
-    3: "other protocol version",
-    4: "unknown operation",
-    5: "payload too short or too long",
-    6: "no such node, class or event",
-    7: "sequence number 0",
-    8: "another session",
-    0x11: "bad argument",
-    0x12: "arena too small",
-    0x13: "model generated for another version of the C core",
-    0x14: "not possible in this state",
-    0x15: "wrong kind of input for this model",
-}
 
 _ERR_SESSION = 8
 _QUIET = 0.05  # seconds after which a line counts as quiet, before the first request
@@ -63,18 +64,13 @@ _FIRST = 0.25, 0.5  # seconds to wait while nothing is known of the board
 _FADES = 0.9, 0.99  # what the longest round trip seen is still worth at the next
 _PATIENCE = 3  # times `timeout`: a board that says nothing but that it cannot read
 _RESTARTS = 3  # of one sample
-_LOOK = 0.1  # seconds between two looks for a port that is gone, or whether to stop
-_STACK_FAULTS = 0x0010_1010  # CFSR: STKOF, STKERR, MSTKERR
-_NMI = 0x0100_0002  # XPSR: Thumb, exception 2. Nothing but a watchdog raises it
-_HEADER = struct.Struct("<4B")
-_HELLO = struct.Struct("<HBB16sIIIHHHB")
+_LOOK = 0.1  # seconds between two looks for a port that is gone
 _RESULT = struct.Struct("<HBBIIIII")
 _STEPPED = struct.Struct("<HBBIII")
 _STACK = struct.Struct("<II")
 _STREAMED = struct.Struct("<BB")  # taken, flags; a decision follows where one fell
 _STREAM_DECISION = struct.Struct("<BBHHQIQQ")
 _DECIDED, _EXITED, _DETECTED, _MORE = 1, 2, 4, 8  # flags
-_STREAMS = 0x80  # in HELLO, with the bytes of an output membrane
 _NO_LABEL = 0xFFFF
 _AT_ONCE = 64  # steps after which an answer says MORE
 
@@ -82,102 +78,16 @@ _AT_ONCE = 64  # steps after which an answer says MORE
 _T = TypeVar("_T")
 
 
-class LinkLost(EdgesnnError):
-    """The board cannot be reached any more, or not for long enough to answer; another may do its work."""
-
-
-class _PortGone(LinkLost):
-    """The port itself has vanished, and may come back."""
-
-
 class _Reset(EdgesnnError):
     """The board has lost all that it was told."""
-
-
-def status_text(status: int) -> str:
-    """A response's status in words."""
-    return _STATUS.get(status, f"status {status}")
-
-
-def _unfit(what: str) -> EdgesnnError:
-    return EdgesnnError(
-        f"the board's answer does not fit the bundle ({what}); "
-        "compile the bundle again and flash its firmware"
-    )
 
 
 def _less(steps: int, flags: int) -> int:
     """Steps left to run after an answer: a board that runs more of them would never come to an end."""
     left = steps - (1 if flags & _DECIDED else _AT_ONCE if flags & _MORE else 0)
     if left < 0:
-        raise _unfit("more steps than time has passed")
+        raise unfit("more steps than time has passed")
     return left
-
-
-def _unpack(layout: struct.Struct, payload: bytes) -> tuple[Any, ...]:
-    """The fields at the front of a payload; EdgesnnError where it is too short for them."""
-    if len(payload) < layout.size:
-        raise _unfit(f"{len(payload)} bytes where {layout.size} are due")
-    return layout.unpack_from(payload)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame: op has bit 7 set in what a board sends; in requests `status` is the session, 1...255."""
-
-    op: int
-    sequence: int
-    payload: bytes = b""
-    status: int = 0
-    version: int = PROTOCOL_VERSION
-
-
-def encode_frame(frame: Frame) -> bytes:
-    """Header, payload and CRC-32 in COBS, with the 0x00 at the end."""
-    from cobs import cobs
-
-    body = _HEADER.pack(frame.version, frame.sequence, frame.op, frame.status) + frame.payload
-    return bytes(cobs.encode(body + struct.pack("<I", zlib.crc32(body)))) + b"\0"
-
-
-def decode_frame(data: bytes) -> Frame | None:
-    """The frame in what stood between two 0x00; None when it is damaged."""
-    from cobs import cobs
-
-    try:
-        body = bytes(cobs.decode(data))
-    except cobs.DecodeError:
-        return None
-    if len(body) < _HEADER.size + 4 or zlib.crc32(body[:-4]) != struct.unpack("<I", body[-4:])[0]:
-        return None
-    version, sequence, op, status = _HEADER.unpack_from(body)
-    return Frame(op, sequence, body[_HEADER.size : -4], status, version)
-
-
-@dataclass(frozen=True)
-class BoardInfo:
-    """What a board says of itself: bytes, Hz, counts."""
-
-    api_version: int
-    event_bytes: int
-    output_bytes: int
-    model_id: bytes
-    input_bytes: int
-    counter_hz: int
-    stack_bytes: int
-    nodes: int
-    timesteps: int
-    classes: int
-    session: int  # before this greeting, 0: none since the board's reset
-    name: str
-    streams: bool = False  # it takes a signal
-
-    @staticmethod
-    def parse(payload: bytes) -> BoardInfo:
-        api, event, output, *rest = _unpack(_HELLO, payload)
-        name = payload[_HELLO.size :].decode("utf-8", errors="replace")
-        streams = bool(output & _STREAMS)
-        return BoardInfo(*(api, event, output & ~_STREAMS, *rest, name, streams))
 
 
 class _Pace:
@@ -203,183 +113,6 @@ class _Pace:
     def silent(self) -> None:
         """Nothing came."""
         self.wait = min(2 * self.wait, self._most)
-
-
-class SerialPort:
-    """Bytes over whatever pyserial opens, read in pieces that a byte ends. Errors: EdgesnnError.
-
-    stop: once another thread sets it, no read waits any longer: LinkLost.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        baud: int,
-        write_timeout: float = 10.0,
-        stop: threading.Event | None = None,
-    ) -> None:
-        try:
-            import serial
-        except ImportError:
-            raise EdgesnnError(
-                "the serial link needs pyserial and cobs; run `pip install edgesnn[boards]`"
-            ) from None
-        _check_url(url)
-        self.url = url
-        self._stop = stop
-        self._buffer = bytearray()
-        try:
-            self._serial: Any = serial.serial_for_url(
-                url, baudrate=baud, timeout=0, write_timeout=write_timeout, exclusive=True
-            )
-        except Exception as e:  # a URL's handler lets through whatever its own parsing raises
-            raise _PortGone(_why_not_open(url, e)) from None
-        self._errors = (serial.SerialException, OSError)
-        # pyserial reads a socket byte by byte; with its descriptor, read at once what has come.
-        try:
-            self._fd: int | None = self._serial.fileno()
-        except (AttributeError, OSError):
-            self._fd = None
-        # Small frames at once; a socket that cannot is slower, no worse.
-        with contextlib.suppress(OSError):
-            if self._fd is not None and stat.S_ISSOCK(os.fstat(self._fd).st_mode):
-                with socket.socket(fileno=os.dup(self._fd)) as s:
-                    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def write(self, data: bytes) -> None:
-        with self._translated():
-            self._serial.write(data)
-
-    def read_frame(self, deadline: float, end: int = 0x00) -> bytes | None:
-        """The bytes before the next `end` (never none), or None at the deadline (time.monotonic).
-
-        What has come by then is read in any case, however late this process is.
-        """
-        late = False
-        while True:
-            at = self._buffer.find(end)
-            if at > 0:
-                data = bytes(self._buffer[:at])
-                del self._buffer[: at + 1]
-                return data
-            if at == 0:
-                del self._buffer[:1]
-                continue
-            if late:
-                return None
-            left = deadline - time.monotonic()
-            late = left <= 0
-            self._buffer += self.read(max(left, 0))
-
-    def forget(self) -> None:
-        """Drop a frame that stopped half way."""
-        self._buffer.clear()
-
-    def read(self, seconds: float) -> bytes:
-        """What comes next, as soon as something does; nothing after so many seconds, or earlier."""
-        if self._stop is not None:
-            seconds = min(seconds, _LOOK)
-            if self._stop.is_set():
-                raise LinkLost(f"the link on {self.url} was given up")
-        with self._translated():
-            return self._read(seconds)
-
-    def _read(self, seconds: float) -> bytes:
-        if self._fd is None:
-            self._serial.timeout = min(seconds, 0.05)
-            return bytes(self._serial.read(max(1, self._serial.in_waiting)))
-        if not select.select([self._fd], [], [], seconds)[0]:
-            return b""
-        data = os.read(self._fd, 4096)
-        if not data:
-            raise _PortGone(f"the other end of {self.url} has closed the link; start it again")
-        return data
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as e:
-            raise _PortGone(
-                f"the link on {self.url} has broken ({e}); check cable and board"
-            ) from None
-
-    def close(self) -> None:
-        with contextlib.suppress(*self._errors):
-            self._serial.close()
-
-
-_PORTS = "give a device such as /dev/ttyACM0, or a URL such as socket://HOST:PORT"
-
-
-def _check_url(url: str) -> None:
-    """Refuse what pyserial would answer with a riddle."""
-    if not url.strip():
-        raise UsageError(f"the port has no name; {_PORTS}")
-    scheme, _, rest = url.partition("://")
-    sound = url.isprintable() and "://" not in rest  # no handler takes a URL inside its own
-    if scheme.lower() in ("socket", "rfc2217"):
-        try:
-            parts = urlsplit(url)
-            sound = sound and bool(parts.hostname) and parts.port is not None
-        except ValueError:
-            sound = False
-    if not sound:
-        raise UsageError(f"{url!r} is no port; {_PORTS}")
-
-
-def _why_not_open(url: str, error: Exception) -> str:
-    code, text = getattr(error, "errno", None), " ".join(str(error).split())
-    if code == 2 or "No such file" in text:
-        return f"no port {url}; plug the board in (`python -m serial.tools.list_ports` lists ports)"
-    if code == 13 or "Permission denied" in text:
-        return f"no permission to open {url}; add yourself to its group (often `dialout`)"
-    if code in (11, 16) or "lock" in text or "busy" in text:
-        return f"port {url} is in use by another program; close that one first"
-    if "refused" in text:
-        return f"nothing listens at {url}; start the emulator or bridge first"
-    return f"cannot open port {url} ({text}); {_PORTS}"
-
-
-def _function_at(elf: Path | None, address: int) -> str | None:
-    """The function of `elf` at an address; None without the file, its symbols or pyelftools."""
-    try:
-        from elftools.common.exceptions import ELFError
-        from elftools.elf.elffile import ELFFile
-    except ImportError:
-        return None
-    if elf is None:
-        return None
-    try:
-        with elf.open("rb") as f:
-            table = ELFFile(f).get_section_by_name(".symtab")
-            for symbol in table.iter_symbols() if table is not None else ():
-                start = symbol["st_value"] & ~1  # bit 0: Thumb
-                if (
-                    symbol["st_info"]["type"] == "STT_FUNC"
-                    and 0 <= address - start < symbol["st_size"]
-                ):
-                    return str(symbol.name)
-    except (OSError, ELFError):
-        pass
-    return None
-
-
-def describe_fault(payload: bytes, elf: Path | None) -> tuple[str, str]:
-    """What has stopped a processor, "watchdog", "stack" or "crash", and in words where; elf names functions."""
-    words = struct.unpack_from(f"<{len(payload) // 4}I", payload)
-    names = ("pc", "lr", "xpsr", "cfsr", "sp")
-    found = [_function_at(elf, word & ~1) for word in words[:2]]
-    where = " ".join(
-        f"{name}=0x{word:08x}" + (f" {function}" if function else "")
-        for name, word, function in zip(names, words, [*found, None, None, None], strict=False)
-    )
-    place = f" in {found[0]}" if found and found[0] else ""
-    if len(words) > 2 and words[2] & (_NMI | 0x1FF) == _NMI:
-        return "watchdog", f"the firmware hangs{place} ({where})"
-    if len(words) > 3 and words[3] & _STACK_FAULTS:
-        return "stack", f"the firmware has outgrown its stack{place} ({where})"
-    return "crash", f"the firmware has crashed{place} ({where})"
 
 
 class LinkEngine:
@@ -484,11 +217,11 @@ class LinkEngine:
         for addresses in steps:
             self._push(addresses)
             result = self._request(STEP, slow=True)
-            _, decided, _, _, step_ticks, *_ = _unpack(_RESULT, result)
+            _, decided, _, _, step_ticks, *_ = unpack(_RESULT, result)
             ticks += step_ticks
             if decided:
                 return replace(self._decision(result), ticks=ticks)
-        raise _unfit(f"undecided after {len(steps)} steps")
+        raise unfit(f"undecided after {len(steps)} steps")
 
     def trace(self, sample: np.ndarray) -> Trace:
         """One inference node by node, with every event."""
@@ -509,7 +242,7 @@ class LinkEngine:
         if stream is None:
             raise UsageError(f"{self._bundle.name} has no stream: it takes whole samples")
         if not self.info.streams:
-            raise _unfit("its firmware takes no signal")
+            raise unfit("its firmware takes no signal")
         self._whole(lambda: self._request(STREAM_RESET))
         self._stream, self._ended = stream, None
         self._begin = self._latest = self._taken = 0
@@ -555,7 +288,7 @@ class LinkEngine:
 
     def stack_high_water(self) -> int:
         """Most bytes of stack in use at once since the board was reset."""
-        used, _ = _unpack(_STACK, self._whole(lambda: self._request(STACK)))
+        used, _ = unpack(_STACK, self._whole(lambda: self._request(STACK)))
         return int(used)
 
     def _whole(self, run: Callable[[], _T]) -> _T:
@@ -565,9 +298,9 @@ class LinkEngine:
             try:
                 self._ready()
                 return run()
-            except (_Reset, _PortGone) as e:
+            except (_Reset, PortGone) as e:
                 why = self._lost(e)
-                if isinstance(e, _PortGone) and self._reconnect <= 0:
+                if isinstance(e, PortGone) and self._reconnect <= 0:
                     raise
                 if restart < _RESTARTS:
                     self.restarts += 1
@@ -590,7 +323,7 @@ class LinkEngine:
             yield
         except BaseException as e:
             self._lost(e)
-            if isinstance(e, _Reset | _PortGone):
+            if isinstance(e, _Reset | PortGone):
                 assert self._ended is not None
                 raise self._ended from None
             raise
@@ -600,7 +333,7 @@ class LinkEngine:
         why, _, _ = str(error).partition(";")  # the advice is for who has to act
         why = why or type(error).__name__  # KeyboardInterrupt
         self._greeted = False
-        if isinstance(error, _PortGone):
+        if isinstance(error, PortGone):
             self._drop()
         if self._stream is not None:
             time, unit = self._taken, "us"
@@ -643,7 +376,7 @@ class LinkEngine:
             try:
                 with self._watched():
                     self._port = self._open()
-            except _PortGone as e:
+            except PortGone as e:
                 if time.monotonic() >= end:
                     raise LinkLost(
                         f"port {self._url} has not come back within {self._reconnect:g} s ({e})"
@@ -685,7 +418,7 @@ class LinkEngine:
             part = data[at : at + SIGNAL_BYTES]
             taken, flags, reply = self._streamed(STREAM_PUSH, part, len(part))
             if taken == 0:
-                raise _unfit("no byte of a signal taken")
+                raise unfit("no byte of a signal taken")
             at += taken
             self._taken += taken
             if flags & _DECIDED:
@@ -724,20 +457,20 @@ class LinkEngine:
     def _streamed(self, op: int, payload: bytes, offered: int) -> tuple[int, int, bytes]:
         """(taken, flags, payload) of the response: of what was offered, all but after a decision or MORE."""
         reply = self._request(op, payload, slow=True)
-        taken, flags = _unpack(_STREAMED, reply)
+        taken, flags = unpack(_STREAMED, reply)
         if taken > offered or (taken < offered and not flags & (_DECIDED | _MORE)):
-            raise _unfit(f"{taken} of {offered} taken")
+            raise unfit(f"{taken} of {offered} taken")
         return taken, flags, reply
 
     def _timed(self, stream: StreamInfo, reply: bytes) -> TimedDecision:
-        _, flags, label, smoothed, time, step, front, network = _unpack(_STREAM_DECISION, reply)
+        _, flags, label, smoothed, time, step, front, network = unpack(_STREAM_DECISION, reply)
         if self.info.classes <= smoothed != _NO_LABEL:
-            raise _unfit(f"class {smoothed}")
+            raise unfit(f"class {smoothed}")
         last = self.info.timesteps
         if stream.step_us is not None:
             last = time // stream.step_us
             if step != last & 0xFFFF_FFFF:
-                raise _unfit(f"step {step} at {time} us")
+                raise unfit(f"step {step} at {time} us")
             step = last
         decision = self._finished(
             label, step, last, bool(flags & _EXITED), reply[_STREAM_DECISION.size :], network
@@ -784,22 +517,22 @@ class LinkEngine:
             decided = 0
             for at in range(count):
                 reply = self._request(STEP_NODE, slow=True)
-                node, decided, _, _, node_ticks, events = _unpack(_STEPPED, reply)
+                node, decided, _, _, node_ticks, events = unpack(_STEPPED, reply)
                 if node != at:
-                    raise _unfit(f"node {node} where {at} is due")
+                    raise unfit(f"node {node} where {at} is due")
                 ticks[at] += node_ticks
                 if rows is not None:
                     rows[-1][at] = self._events(at, events, reply[_STEPPED.size :])
             if decided:
                 result = self._decision(self._request(RESULT))
                 return replace(result, ticks=int(ticks.sum()), node_ticks=ticks)
-        raise _unfit(f"undecided after {self._bundle.timesteps} steps")
+        raise unfit(f"undecided after {self._bundle.timesteps} steps")
 
     def _events(self, node: int, count: int, head: bytes) -> np.ndarray:
         """The events of the node that ran last; `head` is the first of them."""
         capacity = self._bundle.nodes[node].queue_capacity
         if count > capacity:
-            raise _unfit(f"{count} events of node {node}, which emits {capacity} at most")
+            raise unfit(f"{count} events of node {node}, which emits {capacity} at most")
         width = self.info.event_bytes
         data = self._table(READ_EVENTS, "<I", head, width, count)
         return np.sort(np.frombuffer(data, f"<u{width}").astype(np.uint32))
@@ -813,16 +546,16 @@ class LinkEngine:
                 break
             data += part
         if len(data) != count * width:
-            raise _unfit(f"{len(data)} bytes where {count * width} are due")
+            raise unfit(f"{len(data)} bytes where {count * width} are due")
         return bytes(data)
 
     def _decision(self, result: bytes) -> Decision:
-        label, decided, exited, step, ticks, _, _, count = _unpack(_RESULT, result)
+        label, decided, exited, step, ticks, _, _, count = unpack(_RESULT, result)
         if not decided:
-            raise _unfit(f"decided: {decided}, class {label}, step {step}")
+            raise unfit(f"decided: {decided}, class {label}, step {step}")
         due = (self._inferences + 1) & 0xFFFF_FFFF
         if count != due:
-            raise _unfit(f"inference {count} of this session where {due} is due")
+            raise unfit(f"inference {count} of this session where {due} is due")
         self._inferences = count
         head = result[_RESULT.size :]
         return self._finished(label, step, self.info.timesteps, bool(exited), head, ticks)
@@ -836,7 +569,7 @@ class LinkEngine:
         """
         info = self.info
         if label >= info.classes or not 1 <= step <= last:
-            raise _unfit(f"class {label}, step {step}")
+            raise unfit(f"class {label}, step {step}")
         membranes = self._table(READ_MEMBRANES, "<H", head, 4, info.classes)
         stats = self._table(READ_STATS, "<H", b"", 8, info.nodes)
         table = np.frombuffer(stats, "<u4").astype(np.int64).reshape(-1, 2)
@@ -868,7 +601,7 @@ class LinkEngine:
             ("bytes of an event", bundle.event_bytes, info.event_bytes),
         ):
             if here != there:
-                raise _unfit(f"{name}: {there} instead of {here}")
+                raise unfit(f"{name}: {there} instead of {here}")
         if counter is not None and counter.hz != info.counter_hz:
             raise EdgesnnError(
                 f"the board on {self._port.url} counts {info.counter_hz} ticks per second, its "

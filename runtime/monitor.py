@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from edgesnn.runtime import link
+from edgesnn.runtime import fault, frames, serial_port
 from edgesnn.runtime.bundle import Bundle
 from edgesnn.targets.errors import EdgesnnError
 
 BANNER, FAULT, REPLY, TEXT, DAMAGED, NOTE = "banner", "fault", "reply", "text", "damaged", "note"
 _OPERATIONS = {
-    getattr(link, name): name
+    getattr(frames, name): name
     for name in (
         "HELLO", "RESET", "DATA", "EVENTS", "INFER", "STEP", "STEP_NODE", "RESULT", "READ_EVENTS", "READ_STATS",
         "READ_MEMBRANES", "STACK", "STREAM_RESET", "STREAM_PUSH", "STREAM_EVENTS",
@@ -83,9 +83,9 @@ class Words:
 
     def _frame(self, data: bytes) -> Iterator[Said]:
         """What stood before a 0x00."""
-        frame = link.decode_frame(data) if data else None
+        frame = frames.decode_frame(data) if data else None
         if frame is None and data[:1] == b"\n":  # or an empty line before it
-            frame = link.decode_frame(data[1:])
+            frame = frames.decode_frame(data[1:])
         if frame is not None:
             self.frames += 1
             yield self._said(frame)
@@ -112,31 +112,31 @@ class Words:
             self.lines += 1
             yield Said(TEXT, text)
 
-    def _said(self, frame: link.Frame) -> Said:
-        if frame.version != link.PROTOCOL_VERSION:
+    def _said(self, frame: frames.Frame) -> Said:
+        if frame.version != frames.PROTOCOL_VERSION:
             return Said(
                 REPLY,
                 f"a frame of version {frame.version} of the serial protocol, this edgesnn speaks version "
-                f"{link.PROTOCOL_VERSION}; compile the bundle again and flash it",
+                f"{frames.PROTOCOL_VERSION}; compile the bundle again and flash it",
             )
-        if frame.op == link.FAULT:
+        if frame.op == frames.FAULT:
             elf = self._bundle.firmware if self._bundle is not None else None
-            kind, text = link.describe_fault(frame.payload, elf)
+            kind, text = fault.describe_fault(frame.payload, elf)
             after = "its watchdog resets the board" if kind == "watchdog" else "reset the board"
             return Said(FAULT, f"{text}; {after}")
-        if frame.op == link.BANNER:
+        if frame.op == frames.BANNER:
             if frame.status:
-                return Said(BANNER, f"the model cannot start: {link.status_text(frame.status)}")
+                return Said(BANNER, f"the model cannot start: {frames.status_text(frame.status)}")
             return Said(BANNER, f"started: {self._info(frame.payload)}")
-        if frame.op == link.UNREADABLE:
+        if frame.op == frames.UNREADABLE:
             return Said(
-                REPLY, f"the board could not read a frame: {link.status_text(frame.status)}"
+                REPLY, f"the board could not read a frame: {frames.status_text(frame.status)}"
             )
-        number = frame.op & ~link.RESPONSE
+        number = frame.op & ~frames.RESPONSE
         name = _OPERATIONS.get(number, f"0x{number:02x}")
         if frame.status:
             return Said(
-                REPLY, f"{name} {frame.sequence}: refused, {link.status_text(frame.status)}"
+                REPLY, f"{name} {frame.sequence}: refused, {frames.status_text(frame.status)}"
             )
         what = self._info(frame.payload) if name == "HELLO" else f"{len(frame.payload)} bytes"
         return Said(REPLY, f"{name} {frame.sequence}: {what}")
@@ -144,7 +144,7 @@ class Words:
     def _info(self, payload: bytes) -> str:
         """*info* of docs/FORMAT.md in words."""
         try:
-            info = link.BoardInfo.parse(payload)
+            info = frames.BoardInfo.parse(payload)
         except EdgesnnError:
             return f"{len(payload)} bytes, too few to say what it runs"
         text = (
@@ -178,7 +178,7 @@ class Monitor:
     ) -> None:
         self.words = Words(bundle)
         self._url, self._baud, self._ask = port, baud, ask
-        self._port: link.SerialPort | None = None
+        self._port: serial_port.SerialPort | None = None
         self._open()
 
     def __enter__(self) -> Monitor:
@@ -214,12 +214,12 @@ class Monitor:
             yield from self.words.feed(data) if data else self.words.rest()
 
     def _open(self) -> None:
-        self._port = link.SerialPort(self._url, self._baud)
+        self._port = serial_port.SerialPort(self._url, self._baud)
         if self._ask:
-            hello = link.Frame(
-                link.HELLO, 1, status=random.randrange(1, 256)
+            hello = frames.Frame(
+                frames.HELLO, 1, status=random.randrange(1, 256)
             )  # a session of its own
-            self._port.write(b"\0" + link.encode_frame(hello))
+            self._port.write(b"\0" + frames.encode_frame(hello))
 
     def _wait(self) -> Iterator[Said]:
         """Until the port can be opened again."""

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.link import LinkEngine, LinkLost
+from edgesnn.runtime.link import LinkEngine
+from edgesnn.runtime.serial_port import LinkLost
 from edgesnn.runtime.session import Session
 from edgesnn.targets.errors import EdgesnnError, UsageError
 

@@ -14,8 +14,9 @@ import numpy as np
 from edgesnn.runtime.bundle import Bundle, StreamInfo
 from edgesnn.runtime.engine import Decision, Engine, SignalEngine, TimedDecision, Trace
 from edgesnn.runtime.host import HostEngine
-from edgesnn.runtime.link import LinkEngine, LinkLost
+from edgesnn.runtime.link import LinkEngine
 from edgesnn.runtime.ports import find_port
+from edgesnn.runtime.serial_port import LinkLost
 from edgesnn.targets.board import Board, Counter, load_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesnn.runtime import link
+from edgesnn.runtime import frames
 from edgesnn.runtime.engine import Decision
-from edgesnn.runtime.link import Frame, LinkEngine, decode_frame, encode_frame
+from edgesnn.runtime.frames import Frame, decode_frame, encode_frame
+from edgesnn.runtime.link import LinkEngine
 from edgesnn.targets.board import Board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError
@@ -166,12 +167,12 @@ def test_banner_first_then_noise_then_service(board: Board, firmware: Callable[.
                 return frame
 
             banner = read()
-            assert (banner.op, banner.sequence, banner.status) == (link.BANNER, 0, 0)
+            assert (banner.op, banner.sequence, banner.status) == (frames.BANNER, 0, 0)
             wire.sendall(bytes(range(255, -1, -1)) * 3 + b"\x02\0")
             for _ in range(4):
                 reply = read()
-                assert reply.op == link.UNREADABLE and reply.status == 1
-            for sequence, op in ((8, link.HELLO), (9, link.STACK)):
+                assert reply.op == frames.UNREADABLE and reply.status == 1
+            for sequence, op in ((8, frames.HELLO), (9, frames.STACK)):
                 wire.sendall(encode_frame(Frame(op, sequence, b"", 1)))
                 reply = read()
             assert (reply.sequence, reply.status) == (9, 0)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesnn.runtime import link
-from edgesnn.runtime.link import (
+from edgesnn.runtime import frames
+from edgesnn.runtime.frames import (
     BANNER,
     RESPONSE,
     UNREADABLE,
@@ -32,7 +32,7 @@ def ask(op: int, sequence: int, payload: bytes = b"", session: int = SESSION) ->
     return encode_frame(Frame(op, sequence, payload, session))
 
 
-GREETING = ask(link.HELLO, 255)
+GREETING = ask(frames.HELLO, 255)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def requests(*ops: tuple[int, bytes], first: int = 1) -> bytes:
 def frame_of(sample: np.ndarray) -> list[tuple[int, bytes]]:
     data = sample.tobytes()
     return [
-        (link.DATA, struct.pack("<I", at) + data[at : at + 60]) for at in range(0, len(data), 60)
+        (frames.DATA, struct.pack("<I", at) + data[at : at + 60]) for at in range(0, len(data), 60)
     ]
 
 
@@ -81,10 +81,10 @@ def test_inference(talk: Talk, reference: Callable[..., Any]) -> None:
         replies = talk(
             requests(
                 *frame_of(sample),
-                (link.INFER, b""),
-                (link.READ_MEMBRANES, struct.pack("<H", 0)),
-                (link.READ_STATS, struct.pack("<H", 0)),
-                (link.RESULT, b""),
+                (frames.INFER, b""),
+                (frames.READ_MEMBRANES, struct.pack("<H", 0)),
+                (frames.READ_STATS, struct.pack("<H", 0)),
+                (frames.RESULT, b""),
             )
         )
         assert [r.status for r in replies] == [0] * 18
@@ -103,8 +103,8 @@ def test_inference(talk: Talk, reference: Callable[..., Any]) -> None:
 
 def test_a_repeated_request_is_answered_but_not_executed(talk: Talk) -> None:
     start = requests(*frame_of(np.full((28, 28, 1), 100, np.uint8)))
-    step = ask(link.STEP_NODE, 15)
-    replies = talk(start + 5 * step + ask(link.STEP_NODE, 16))[14:]
+    step = ask(frames.STEP_NODE, 15)
+    replies = talk(start + 5 * step + ask(frames.STEP_NODE, 16))[14:]
     assert len(replies) == 6 and len(set(replies[:5])) == 1
     nodes = [struct.unpack_from("<HBBIII", r.payload)[0] for r in replies]
     assert nodes == [0, 0, 0, 0, 0, 1]
@@ -112,23 +112,23 @@ def test_a_repeated_request_is_answered_but_not_executed(talk: Talk) -> None:
 
 def test_a_damaged_frame_in_between_does_not_forget_the_answer(talk: Talk) -> None:
     start = requests(*frame_of(np.full((28, 28, 1), 100, np.uint8)))
-    step = ask(link.STEP_NODE, 15)
+    step = ask(frames.STEP_NODE, 15)
     replies = talk(start + step + b"\x01\x02\x03\0" + step)[14:]
     assert replies[0] == replies[2] and replies[1].op == UNREADABLE
 
 
 def test_hello_is_never_answered_from_memory(talk: Talk) -> None:
     start = requests(*frame_of(np.zeros((28, 28, 1), np.uint8)))
-    hello, infer = ask(link.HELLO, 15, session=3), ask(link.INFER, 15)
-    replies = talk(start + infer + hello + ask(link.INFER, 15, session=3) + hello)[14:]
+    hello, infer = ask(frames.HELLO, 15, session=3), ask(frames.INFER, 15)
+    replies = talk(start + infer + hello + ask(frames.INFER, 15, session=3) + hello)[14:]
     assert [r.op for r in replies] == [0x85, 0x81, 0x81, 0x81]  # it begins with any number
     assert [session_before(replies[i]) for i in (1, 2, 3)] == [SESSION, SESSION, 3]
 
 
 def test_a_late_copy_of_an_older_request_is_not_executed(talk: Talk) -> None:
     start = requests(*frame_of(np.full((28, 28, 1), 100, np.uint8)))
-    node, result = ask(link.STEP_NODE, 15), ask(link.RESULT, 16)
-    again = ask(link.RESET, 254) + ask(link.RESET, 1) + 2 * start + node
+    node, result = ask(frames.STEP_NODE, 15), ask(frames.RESULT, 16)
+    again = ask(frames.RESET, 254) + ask(frames.RESET, 1) + 2 * start + node
     replies = talk(start + node + result + again + result)[14:]
     assert [r.op for r in replies] == [0x87, 0x88, 0x88] and replies[1] == replies[2]
     # Nor does a late greeting of the session itself let older ones in again.
@@ -137,21 +137,21 @@ def test_a_late_copy_of_an_older_request_is_not_executed(talk: Talk) -> None:
     assert session_before(replies[2]) == SESSION
     # Up to 127 behind, round the end of the numbers; what is further is ahead.
     for last in (1, 100, 128, 255):
-        newest = ask(link.STACK, last, session=5)
-        ahead = ask(link.STACK, (last + 126) % 255 + 1, session=5)
-        greeting = ask(link.HELLO, last, session=5)
-        late = b"".join(ask(link.STACK, (last - 1 - k) % 255 + 1, b"", 5) for k in range(1, 128))
+        newest = ask(frames.STACK, last, session=5)
+        ahead = ask(frames.STACK, (last + 126) % 255 + 1, session=5)
+        greeting = ask(frames.HELLO, last, session=5)
+        late = b"".join(ask(frames.STACK, (last - 1 - k) % 255 + 1, b"", 5) for k in range(1, 128))
         replies = talk(greeting + late + newest + ahead)
         assert [r.op for r in replies] == [0x81, 0x81, 0x8C]
 
 
 def session_before(reply: Frame) -> int:
-    assert reply.op == link.HELLO | RESPONSE and reply.status == 0
+    assert reply.op == frames.HELLO | RESPONSE and reply.status == 0
     return BoardInfo.parse(reply.payload).session
 
 
 def test_a_greeting_begins_a_session(talk: Talk) -> None:
-    hello = [ask(link.HELLO, 255 - i % 2, session=s) for i, s in enumerate((5, 5, 6, 5, 255))]
+    hello = [ask(frames.HELLO, 255 - i % 2, session=s) for i, s in enumerate((5, 5, 6, 5, 255))]
     replies = talk(b"".join(hello), greeting=b"")
     assert [session_before(r) for r in replies] == [0, 5, 5, 6, 5]
     assert replies[0].payload[39:] == b"test-model"
@@ -165,38 +165,41 @@ def test_another_session_is_refused_and_told_of_the_boards(talk: Talk) -> None:
         return [(r.op, r.status, r.payload) for r in replies]
 
     # Since boot there was none, and no host may call its own 0.
-    cold = ask(link.STACK, 1) + ask(link.STACK, 2, session=0) + ask(link.HELLO, 3, session=0)
+    cold = ask(frames.STACK, 1) + ask(frames.STACK, 2, session=0) + ask(frames.HELLO, 3, session=0)
     assert told(talk(cold, greeting=b"")) == [
-        *(refused(link.STACK, 0), refused(link.STACK, 0), refused(link.HELLO, 0))
+        *(refused(frames.STACK, 0), refused(frames.STACK, 0), refused(frames.HELLO, 0))
     ]
     # What is refused is not executed and forgets nothing: the old host's request is answered from memory.
     start = requests(*frame_of(np.full((28, 28, 1), 100, np.uint8)))
-    step = ask(link.STEP_NODE, 15)
+    step = ask(frames.STEP_NODE, 15)
     replies = talk(
-        start + step + ask(link.STEP_NODE, 16, session=78) + ask(link.RESET, 15, b"", 1) + step
+        start + step + ask(frames.STEP_NODE, 16, session=78) + ask(frames.RESET, 15, b"", 1) + step
     )
-    assert told(replies[15:17]) == [refused(link.STEP_NODE, SESSION), refused(link.RESET, SESSION)]
+    assert told(replies[15:17]) == [
+        refused(frames.STEP_NODE, SESSION),
+        refused(frames.RESET, SESSION),
+    ]
     assert replies[17] == replies[14] and replies[14].status == 0
     # The answer of one session is not another's.
-    replies = talk(start + step + ask(link.HELLO, 14, session=9) + step)
+    replies = talk(start + step + ask(frames.HELLO, 14, session=9) + step)
     assert session_before(replies[15]) == SESSION and told(replies[16:]) == [
-        refused(link.STEP_NODE, 9)
+        refused(frames.STEP_NODE, 9)
     ]
 
 
 def test_inferences_are_counted_from_the_greeting(talk: Talk) -> None:
     def counts(replies: list[Frame]) -> list[int]:
-        ops = {link.INFER | RESPONSE, link.STEP | RESPONSE, link.RESULT | RESPONSE}
+        ops = {frames.INFER | RESPONSE, frames.STEP | RESPONSE, frames.RESULT | RESPONSE}
         return [struct.unpack_from("<I", r.payload, 20)[0] for r in replies if r.op in ops]
 
     start = frame_of(np.zeros((28, 28, 1), np.uint8))  # decides in the fourth step
-    whole = [*start, (link.INFER, b"")]
-    nodes = [*start, *8 * [(link.STEP_NODE, b"")], (link.RESULT, b"")]
-    steps = [*start, *4 * [(link.STEP, b"")], (link.RESULT, b"")]
+    whole = [*start, (frames.INFER, b"")]
+    nodes = [*start, *8 * [(frames.STEP_NODE, b"")], (frames.RESULT, b"")]
+    steps = [*start, *4 * [(frames.STEP, b"")], (frames.RESULT, b"")]
     replies = talk(requests(*whole, *nodes, *steps, *whole))
     assert {r.status for r in replies} == {0} and counts(replies) == [1, 2, 2, 2, 2, 3, 3, 4]
-    again = ask(link.HELLO, 200) + requests(*whole, first=16) + ask(link.HELLO, 200, session=3)
-    data = requests(*whole) + again + ask(link.RESULT, 201, session=3)
+    again = ask(frames.HELLO, 200) + requests(*whole, first=16) + ask(frames.HELLO, 200, session=3)
+    data = requests(*whole) + again + ask(frames.RESULT, 201, session=3)
     replies = talk(data)
     assert counts(replies) == [1, 2, 0]  # the same session greets twice, another once
 
@@ -208,9 +211,9 @@ def test_inferences_are_counted_from_the_greeting(talk: Talk) -> None:
         (b"\x03\x01\x01\0", UNREADABLE, 1),  # too short
         (b"\x05\x01\0", UNREADABLE, 1),  # COBS points beyond the end
         (b"\xff" * 200 + b"\0", UNREADABLE, 1),  # too long
-        (ask(link.STACK, 1, bytes(65)), UNREADABLE, 1),
-        (ask(link.STACK, 1)[:-2] + b"\x55\0", UNREADABLE, 2),
-        (encode_frame(Frame(link.STACK, 1, version=1)), link.STACK | RESPONSE, 3),
+        (ask(frames.STACK, 1, bytes(65)), UNREADABLE, 1),
+        (ask(frames.STACK, 1)[:-2] + b"\x55\0", UNREADABLE, 2),
+        (encode_frame(Frame(frames.STACK, 1, version=1)), frames.STACK | RESPONSE, 3),
         (ask(0x0D, 1), 0x8D, 4),
         (ask(0x7D, 1), 0xFD, 4),
         # no response of their own: it would be a banner, a fault, an unreadable frame, INFER's
@@ -221,27 +224,27 @@ def test_inferences_are_counted_from_the_greeting(talk: Talk) -> None:
         (ask(0x85, 1), UNREADABLE, 4),
         (encode_frame(Frame(0x7E, 1, version=1)), UNREADABLE, 4),
         (ask(0xFF, 0), UNREADABLE, 4),
-        (ask(link.STACK, 1, b"x"), link.STACK | RESPONSE, 5),
-        (ask(link.DATA, 1, bytes(4)), link.DATA | RESPONSE, 5),
-        (ask(link.EVENTS, 1, bytes(5)), link.EVENTS | RESPONSE, 5),
-        (ask(link.READ_STATS, 1, b"\x02\0"), link.READ_STATS | RESPONSE, 6),
-        (ask(link.READ_MEMBRANES, 1, b"\x0c\0"), link.READ_MEMBRANES | RESPONSE, 6),
-        (ask(link.READ_EVENTS, 1, bytes(4)), link.READ_EVENTS | RESPONSE, 6),
-        (ask(link.STACK, 0), link.STACK | RESPONSE, 7),
-        (ask(link.STACK, 1, session=1), link.STACK | RESPONSE, 8),
-        (ask(link.HELLO, 1, session=0), link.HELLO | RESPONSE, 8),
-        (ask(link.HELLO, 1, b"x", 1), link.HELLO | RESPONSE, 5),  # and the session stays
-        (ask(link.DATA, 1, b"\x01\0\0\0a"), link.DATA | RESPONSE, 0x11),
-        (ask(link.DATA, 1, b"\xff\xff\xff\xffa"), link.DATA | RESPONSE, 0x11),
-        (ask(link.INFER, 1), link.INFER | RESPONSE, 0x14),
-        (ask(link.EVENTS, 1, bytes(4)), link.EVENTS | RESPONSE, 0x15),
+        (ask(frames.STACK, 1, b"x"), frames.STACK | RESPONSE, 5),
+        (ask(frames.DATA, 1, bytes(4)), frames.DATA | RESPONSE, 5),
+        (ask(frames.EVENTS, 1, bytes(5)), frames.EVENTS | RESPONSE, 5),
+        (ask(frames.READ_STATS, 1, b"\x02\0"), frames.READ_STATS | RESPONSE, 6),
+        (ask(frames.READ_MEMBRANES, 1, b"\x0c\0"), frames.READ_MEMBRANES | RESPONSE, 6),
+        (ask(frames.READ_EVENTS, 1, bytes(4)), frames.READ_EVENTS | RESPONSE, 6),
+        (ask(frames.STACK, 0), frames.STACK | RESPONSE, 7),
+        (ask(frames.STACK, 1, session=1), frames.STACK | RESPONSE, 8),
+        (ask(frames.HELLO, 1, session=0), frames.HELLO | RESPONSE, 8),
+        (ask(frames.HELLO, 1, b"x", 1), frames.HELLO | RESPONSE, 5),  # and the session stays
+        (ask(frames.DATA, 1, b"\x01\0\0\0a"), frames.DATA | RESPONSE, 0x11),
+        (ask(frames.DATA, 1, b"\xff\xff\xff\xffa"), frames.DATA | RESPONSE, 0x11),
+        (ask(frames.INFER, 1), frames.INFER | RESPONSE, 0x14),
+        (ask(frames.EVENTS, 1, bytes(4)), frames.EVENTS | RESPONSE, 0x15),
     ],
 )
 def test_an_error_is_answered_and_the_next_frame_works(
     talk: Talk, data: bytes, op: int, status: int
 ) -> None:
-    replies = talk(data + ask(link.STACK, 77))
-    assert [(r.op, r.status) for r in replies] == [(op, status), (link.STACK | RESPONSE, 0)]
+    replies = talk(data + ask(frames.STACK, 77))
+    assert [(r.op, r.status) for r in replies] == [(op, status), (frames.STACK | RESPONSE, 0)]
     assert replies[0].sequence == 0 or op != UNREADABLE
     assert replies[1].payload == struct.pack("<II", 123, 4096)
 
@@ -259,7 +262,7 @@ def test_noise_never_hangs_or_breaks_it(talk: Talk) -> None:
             if piece:
                 piece[rng.randrange(len(piece))] = rng.choice((0, 1, 255, rng.randrange(256)))
         data += piece[: rng.randrange(len(piece) + 1)] if rng.randrange(4) == 0 else piece
-    probe = ask(link.HELLO, 200)
+    probe = ask(frames.HELLO, 200)
     replies = talk(bytes(data) + b"\0" + probe)
-    assert replies[-1].sequence == 200 and replies[-1].op == link.HELLO | RESPONSE
+    assert replies[-1].sequence == 200 and replies[-1].op == frames.HELLO | RESPONSE
     assert {r.status for r in replies} >= {0, 1, 2, 4, 5, 6, 7, 8, 0x11, 0x14}

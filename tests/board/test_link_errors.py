@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesnn.runtime import link
-from edgesnn.runtime.link import Frame, LinkEngine, decode_frame, encode_frame
+from edgesnn.runtime import frames, link
+from edgesnn.runtime.frames import Frame, decode_frame, encode_frame
+from edgesnn.runtime.link import LinkEngine
 from edgesnn.targets.board import Board
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
@@ -74,7 +75,7 @@ HZ = 25_000_000
 
 def hello(model: Any, **changes: int) -> bytes:
     info = {
-        "api": link.API_VERSION,
+        "api": frames.API_VERSION,
         "event": 2,
         "output": 4,
         "id": model.model_id,
@@ -97,12 +98,12 @@ def stepped(node: int, decided: int = 0, events: int = 0) -> bytes:
 
 
 SOUND = {
-    link.DATA: b"",
-    link.INFER: result(),
-    link.RESULT: result(count=2),  # the second inference
-    link.READ_MEMBRANES: bytes(8),
-    link.READ_STATS: bytes(16),
-    link.STACK: bytes(8),
+    frames.DATA: b"",
+    frames.INFER: result(),
+    frames.RESULT: result(count=2),  # the second inference
+    frames.READ_MEMBRANES: bytes(8),
+    frames.READ_STATS: bytes(16),
+    frames.STACK: bytes(8),
 }
 
 
@@ -110,7 +111,7 @@ class Toy:
     """A board that gives the same answer to every request of one kind, sound or not."""
 
     def __init__(self, model: Any, replies: dict[int, bytes], first: bytes = b"") -> None:
-        self.replies = {link.HELLO: hello(model), **SOUND, **replies}
+        self.replies = {frames.HELLO: hello(model), **SOUND, **replies}
         self.first = first  # comes as soon as the host has said anything
         self.junk = b""  # and this before each answer but the first
         self.asked: list[int] = []
@@ -129,36 +130,36 @@ class Toy:
             answer = b""
 
     def reply(self, frame: Frame) -> bytes:
-        if frame.op == link.STEP_NODE and frame.op not in self.replies:
+        if frame.op == frames.STEP_NODE and frame.op not in self.replies:
             payload = stepped(self.nodes % 2, decided=self.nodes % 2)
             self.nodes += 1
         else:
             payload = self.replies[frame.op]
-        return encode_frame(Frame(frame.op | link.RESPONSE, frame.sequence, payload))
+        return encode_frame(Frame(frame.op | frames.RESPONSE, frame.sequence, payload))
 
 
 @pytest.mark.parametrize(
     ("op", "payload", "message"),
     [
-        (link.INFER, b"", "0 bytes where 24 are due"),
-        (link.INFER, bytes(23), "23 bytes where 24 are due"),
-        (link.INFER, result(count=0), "inference 0 of this session where 1 is due"),
-        (link.INFER, result(count=2), "inference 2 of this session where 1 is due"),
-        (link.INFER, result(decided=0), "decided: 0"),
-        (link.INFER, result(label=12), "class 12"),
-        (link.INFER, result(step=5), "step 5"),
-        (link.INFER, result(membranes=13), "52 bytes where 48 are due"),
-        (link.READ_MEMBRANES, b"", "40 bytes where 48 are due"),
-        (link.READ_MEMBRANES, bytes(64), "104 bytes where 48 are due"),
-        (link.READ_STATS, b"", "0 bytes where 16 are due"),
-        (link.READ_STATS, bytes(9), "18 bytes where 16 are due"),
-        (link.STACK, bytes(4), "4 bytes where 8 are due"),
-        (link.STEP_NODE, bytes(3), "3 bytes where 16 are due"),
-        (link.STEP_NODE, stepped(1), "node 1 where 0 is due"),
-        (link.STEP_NODE, stepped(2), "node 2 where 0 is due"),
-        (link.STEP_NODE, stepped(0), "node 0 where 1 is due"),
-        (link.STEP_NODE, stepped(0, events=785), "785 events of node 0, which emits 784 at most"),
-        (link.STEP_NODE, stepped(0, events=1) + bytes(4), "4 bytes where 2 are due"),
+        (frames.INFER, b"", "0 bytes where 24 are due"),
+        (frames.INFER, bytes(23), "23 bytes where 24 are due"),
+        (frames.INFER, result(count=0), "inference 0 of this session where 1 is due"),
+        (frames.INFER, result(count=2), "inference 2 of this session where 1 is due"),
+        (frames.INFER, result(decided=0), "decided: 0"),
+        (frames.INFER, result(label=12), "class 12"),
+        (frames.INFER, result(step=5), "step 5"),
+        (frames.INFER, result(membranes=13), "52 bytes where 48 are due"),
+        (frames.READ_MEMBRANES, b"", "40 bytes where 48 are due"),
+        (frames.READ_MEMBRANES, bytes(64), "104 bytes where 48 are due"),
+        (frames.READ_STATS, b"", "0 bytes where 16 are due"),
+        (frames.READ_STATS, bytes(9), "18 bytes where 16 are due"),
+        (frames.STACK, bytes(4), "4 bytes where 8 are due"),
+        (frames.STEP_NODE, bytes(3), "3 bytes where 16 are due"),
+        (frames.STEP_NODE, stepped(1), "node 1 where 0 is due"),
+        (frames.STEP_NODE, stepped(2), "node 2 where 0 is due"),
+        (frames.STEP_NODE, stepped(0), "node 0 where 1 is due"),
+        (frames.STEP_NODE, stepped(0, events=785), "785 events of node 0, which emits 784 at most"),
+        (frames.STEP_NODE, stepped(0, events=1) + bytes(4), "4 bytes where 2 are due"),
     ],
     ids=range(19),
 )
@@ -168,7 +169,7 @@ def test_an_answer_that_makes_no_sense_is_named(
     toy = Toy(hand_model(), {op: payload})
     url = serve(toy)
     with LinkEngine(hand_model(), url, timeout=2) as engine, pytest.raises(EdgesnnError) as e:
-        if op == link.STEP_NODE:
+        if op == frames.STEP_NODE:
             engine.trace(SAMPLE)
         engine.infer(SAMPLE)
         engine.stack_high_water()
@@ -183,7 +184,7 @@ def test_a_toy_board_that_makes_sense(serve: Serve, hand_model: Any) -> None:
 
 
 def test_read_events_without_an_event(serve: Serve, hand_model: Any) -> None:
-    replies = {link.STEP_NODE: stepped(0, events=30) + bytes(48), link.READ_EVENTS: b""}
+    replies = {frames.STEP_NODE: stepped(0, events=30) + bytes(48), frames.READ_EVENTS: b""}
     url = serve(Toy(hand_model(), replies))
     with LinkEngine(hand_model(), url, timeout=2) as engine, pytest.raises(EdgesnnError) as e:
         engine.trace(SAMPLE)
@@ -193,7 +194,7 @@ def test_read_events_without_an_event(serve: Serve, hand_model: Any) -> None:
 def test_a_board_that_never_decides(serve: Serve, hand_model: Any) -> None:
     class Undecided(Toy):
         def reply(self, frame: Frame) -> bytes:
-            if frame.op == link.STEP_NODE:
+            if frame.op == frames.STEP_NODE:
                 self.replies[frame.op] = stepped(self.nodes % 2)
                 self.nodes += 1
             return super().reply(frame)
@@ -211,22 +212,22 @@ def test_a_board_that_never_decides(serve: Serve, hand_model: Any) -> None:
         ({"classes": 10}, "classes: 10 instead of 12"),
         ({"steps": 8}, "timesteps: 8 instead of 4"),
         ({"event": 0}, "bytes of an event: 0 instead of 2"),
-        ({"api": 9}, f"version of the C core's interface: 9 instead of {link.API_VERSION}"),
+        ({"api": 9}, f"version of the C core's interface: 9 instead of {frames.API_VERSION}"),
     ],
 )
 def test_a_greeting_that_differs_from_the_bundle(
     serve: Serve, hand_model: Any, changes: dict[str, int], message: str
 ) -> None:
-    toy = Toy(hand_model(), {link.HELLO: hello(hand_model(), **changes)})
+    toy = Toy(hand_model(), {frames.HELLO: hello(hand_model(), **changes)})
     assert message in refused(hand_model(), serve(toy))
     assert "38 bytes where 39 are due" in refused(
-        hand_model(), serve(Toy(hand_model(), {link.HELLO: hello(hand_model())[:-1]}))
+        hand_model(), serve(Toy(hand_model(), {frames.HELLO: hello(hand_model())[:-1]}))
     )
 
 
 def test_the_interface_version_is_that_of_the_core() -> None:
     text = (Path(link.__file__).parent / "c" / "esnn.h").read_text()
-    assert f"#define ESNN_API_VERSION {link.API_VERSION}u" in text
+    assert f"#define ESNN_API_VERSION {frames.API_VERSION}u" in text
 
 
 def test_a_counter_of_another_rate(serve: Serve, hand_model: Any, board: Board) -> None:
@@ -241,19 +242,19 @@ def test_a_counter_of_another_rate(serve: Serve, hand_model: Any, board: Board) 
 
 @pytest.mark.parametrize("size", [0, 3, 5, 17, 20])
 def test_a_crash_report_of_any_length(serve: Serve, hand_model: Any, size: int) -> None:
-    fault = encode_frame(Frame(link.FAULT, 0, bytes(size)))
+    fault = encode_frame(Frame(frames.FAULT, 0, bytes(size)))
     assert "has crashed" in refused(hand_model(), serve(Toy(hand_model(), {}, first=fault)))
 
 
 def test_a_crash_of_a_firmware_with_a_watchdog(serve: Serve, hand_model: Any) -> None:
-    fault = encode_frame(Frame(link.FAULT, 0, bytes(20)))
+    fault = encode_frame(Frame(frames.FAULT, 0, bytes(20)))
     for time, end in ((None, "; reset the board"), (20, "; its watchdog resets it")):
         model = hand_model(watchdog_ms=time)
         assert refused(model, serve(Toy(model, {}, first=fault))).endswith(end)
 
 
 def test_inferences_are_counted_in_32_bits(serve: Serve, hand_model: Any) -> None:
-    toy = Toy(hand_model(), {link.INFER: result(count=0)})
+    toy = Toy(hand_model(), {frames.INFER: result(count=0)})
     with LinkEngine(hand_model(), serve(toy), timeout=2) as engine:
         engine._inferences = 2**32 - 1
         assert engine.infer(SAMPLE).label == 3
@@ -375,7 +376,7 @@ def test_other_protocol_version(serve: Serve, hand_model: Any) -> None:
     def talk(wire: socket.socket) -> None:
         wire.recv(1)  # pyserial throws away what comes before the port is open
         wire.recv(1)
-        wire.sendall(encode_frame(Frame(link.BANNER, 0, bytes(42), version=1)))
+        wire.sendall(encode_frame(Frame(frames.BANNER, 0, bytes(42), version=1)))
         until_closed(wire)
 
     assert "version 1 of the serial protocol, this edgesnn version 2" in refused(
@@ -386,8 +387,8 @@ def test_other_protocol_version(serve: Serve, hand_model: Any) -> None:
 def test_reset_in_the_middle(serve: Serve, hand_model: Any) -> None:
     class Reset(Toy):
         def reply(self, frame: Frame) -> bytes:
-            if frame.op == link.INFER:
-                return encode_frame(Frame(link.BANNER, 0, self.replies[link.HELLO]))
+            if frame.op == frames.INFER:
+                return encode_frame(Frame(frames.BANNER, 0, self.replies[frames.HELLO]))
             return super().reply(frame)
 
     with LinkEngine(hand_model(), serve(Reset(hand_model(), {})), timeout=5) as engine:
@@ -468,7 +469,7 @@ def test_a_late_answer_is_not_taken_for_the_next(
                     for part in parts:
                         frame = decode_frame(part)
                         assert frame is not None
-                        if frame.op != link.READ_EVENTS | link.RESPONSE:
+                        if frame.op != frames.READ_EVENTS | frames.RESPONSE:
                             wire.sendall(part + b"\0")
                         elif held:
                             assert held.pop() == part

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesnn.runtime import link
+from edgesnn.runtime import frames, link, serial_port
 from edgesnn.runtime.bundle import StreamInfo
-from edgesnn.runtime.link import Frame, LinkEngine, LinkLost, decode_frame, encode_frame
+from edgesnn.runtime.frames import Frame, decode_frame, encode_frame
+from edgesnn.runtime.link import LinkEngine
+from edgesnn.runtime.serial_port import LinkLost
 from edgesnn.targets.board import Board, load_board
 from edgesnn.targets.emulator import Emulator
 from edgesnn.targets.errors import EdgesnnError, UsageError
@@ -161,7 +163,7 @@ def test_a_reset_between_samples_and_within(
 def test_a_board_that_never_gets_through_a_sample(hand_model: Any, link_pipe: Path) -> None:
     """It is reset at each INFER."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=resets_at, args=(server, link_pipe, link.INFER))
+        thread = threading.Thread(target=resets_at, args=(server, link_pipe, frames.INFER))
         thread.start()
         url = f"socket://127.0.0.1:{server.getsockname()[1]}"
         lines: list[str] = []
@@ -456,7 +458,7 @@ def test_a_board_that_only_complains(hand_model: Any) -> None:
 
         def talk() -> None:
             wire, _ = server.accept()
-            complaint = encode_frame(Frame(link.UNREADABLE, 0, b"", 2))
+            complaint = encode_frame(Frame(frames.UNREADABLE, 0, b"", 2))
             with wire, contextlib.suppress(ConnectionError):
                 while wire.recv(4096):
                     wire.sendall(complaint)
@@ -542,7 +544,7 @@ def test_a_crash_before_the_watchdog_is_started_is_over_with_the_reset_too(
 ) -> None:
     elf = firmware("-DTEST_CRASH_EARLY", "-DBSP_WATCHDOG_MS=20u")
     with Emulator(board, elf) as emulator:
-        port = link.SerialPort(emulator.url, board.uart.baud)
+        port = serial_port.SerialPort(emulator.url, board.uart.baud)
         told: list[bytes] = []
         while not told or told.count(told[0]) < 2:  # the watchdog is told of in between
             data = port.read_frame(time.monotonic() + 5)
@@ -550,7 +552,7 @@ def test_a_crash_before_the_watchdog_is_started_is_over_with_the_reset_too(
             if data.strip(b"\0"):
                 told.append(data)
         port.close()
-    assert decode_frame(told[0]).op == link.FAULT
+    assert decode_frame(told[0]).op == frames.FAULT
 
 
 def test_watchdogs_that_cannot_be(tmp_path: Path) -> None:

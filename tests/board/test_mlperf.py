@@ -21,7 +21,7 @@ from edgesnn.compiler.build import compile_program
 from edgesnn.compiler.text import from_text
 from edgesnn.mlperf_tiny import Device, connect
 from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.link import SerialPort
+from edgesnn.runtime.serial_port import SerialPort
 from edgesnn.runtime.session import Session
 from edgesnn.targets.board import load_board
 from edgesnn.targets.emulator import Emulator

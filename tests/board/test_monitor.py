@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesnn.runtime.link import (
+from edgesnn.runtime.frames import (
     BANNER,
     FAULT,
     HELLO,
@@ -27,10 +27,10 @@ from edgesnn.runtime.link import (
     STREAM_EVENTS,
     UNREADABLE,
     Frame,
-    LinkEngine,
     decode_frame,
     encode_frame,
 )
+from edgesnn.runtime.link import LinkEngine
 from edgesnn.runtime.monitor import Monitor, Said, Words
 from edgesnn.runtime.ports import choose_port, find_port, list_ports
 from edgesnn.targets.board import Board, Usb, load_board

@@ -25,8 +25,8 @@ from edgesnn.compiler.esnn_file import load_bundle_program
 from edgesnn.compiler.interpret import Interpreter
 from edgesnn.runtime import pool as pools
 from edgesnn.runtime.bundle import Bundle
-from edgesnn.runtime.link import LinkLost
 from edgesnn.runtime.pool import LOOK_AHEAD, Pool, places
+from edgesnn.runtime.serial_port import LinkLost
 from edgesnn.runtime.session import Session
 from edgesnn.targets.errors import EdgesnnError, UsageError
 

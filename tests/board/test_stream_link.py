@@ -19,10 +19,12 @@ import pytest
 from edgesnn.compiler import ir
 from edgesnn.compiler.compare import timed_difference
 from edgesnn.compiler.stream import Votes
-from edgesnn.runtime import link
+from edgesnn.runtime import frames
 from edgesnn.runtime.bundle import StreamInfo
 from edgesnn.runtime.engine import Decision, TimedDecision
-from edgesnn.runtime.link import Frame, LinkEngine, LinkLost, decode_frame, encode_frame
+from edgesnn.runtime.frames import Frame, decode_frame, encode_frame
+from edgesnn.runtime.link import LinkEngine
+from edgesnn.runtime.serial_port import LinkLost
 from edgesnn.targets.errors import EdgesnnError, UsageError
 
 # What model.c says.
@@ -121,7 +123,7 @@ SESSION = 200
 
 def raw(pipe: Path, data: bytes) -> list[Frame]:
     """The answers, without the banner and that to a greeting."""
-    data = encode_frame(Frame(link.HELLO, 255, b"", SESSION)) + data
+    data = encode_frame(Frame(frames.HELLO, 255, b"", SESSION)) + data
     done = subprocess.run([pipe], input=data, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
     replies = [decode_frame(part) for part in done.stdout[:-1].split(b"\0")]
@@ -131,21 +133,21 @@ def raw(pipe: Path, data: bytes) -> list[Frame]:
 
 def test_the_greeting_tells_of_the_stream(pipes: dict[str, Path], link_pipe: Path) -> None:
     for pipe, streams in ((pipes["rows"], True), (pipes["events"], True), (link_pipe, False)):
-        info = link.BoardInfo.parse(talk(pipe, (link.HELLO, b""))[0].payload)
+        info = frames.BoardInfo.parse(talk(pipe, (frames.HELLO, b""))[0].payload)
         assert info.streams is streams and info.output_bytes == 4
 
 
 def test_without_a_stream_there_are_no_such_operations(link_pipe: Path) -> None:
-    for op in (link.STREAM_RESET, link.STREAM_PUSH, link.STREAM_EVENTS):
+    for op in (frames.STREAM_RESET, frames.STREAM_PUSH, frames.STREAM_EVENTS):
         assert talk(link_pipe, (op, b""))[0].status == 4
 
 
 def test_rows_on_the_wire(pipes: dict[str, Path], reference: Callable[..., Any]) -> None:
     """Portions of any size up to 240 bytes; what is behind a window waits until the next request."""
     data, want = ROWS.tobytes()[: 28 * 33], windows(reference)
-    first = [(link.STREAM_PUSH, data[at : at + 240]) for at in range(0, 784, 240)]
-    first[-1] = (link.STREAM_PUSH, data[720 : 720 + 240])
-    head = talk(pipes["rows"], (link.STREAM_RESET, b""), *first)
+    first = [(frames.STREAM_PUSH, data[at : at + 240]) for at in range(0, 784, 240)]
+    first[-1] = (frames.STREAM_PUSH, data[720 : 720 + 240])
+    head = talk(pipes["rows"], (frames.STREAM_RESET, b""), *first)
     assert [r.status for r in head] == [0] * 5
     assert [tuple(r.payload) for r in head[:4]] == [(), (240, 0), (240, 0), (240, 0)]
     taken, flags, label, smoothed, time, step, front, network = struct.unpack_from(
@@ -158,7 +160,7 @@ def test_rows_on_the_wire(pipes: dict[str, Path], reference: Callable[..., Any])
     # The pipe's counter goes on by one at every reading: four pushes, begin and end of the window; its steps.
     assert (front, network) == (6, d.step)
     assert np.frombuffer(head[4].payload[34:], "<i4").tolist() == d.membranes[:7].tolist()
-    second = talk(pipes["rows"], *first, (link.STREAM_PUSH, data[784:]))[-1].payload
+    second = talk(pipes["rows"], *first, (frames.STREAM_PUSH, data[784:]))[-1].payload
     taken, flags, _, _, time, _, front, _ = struct.unpack_from("<BBHHQIQQ", second)
     assert (taken, flags & 1, time, front) == (140, 1, 33, 3)
 
@@ -168,14 +170,14 @@ def test_events_on_the_wire(pipes: dict[str, Path]) -> None:
     later = struct.pack("<HH", 1500, 4) + struct.pack("<HH", 65535, 5)
     replies = talk(
         pipes["events"],
-        (link.STREAM_EVENTS, struct.pack("<Q", 0) + packed),
-        (link.STREAM_EVENTS, struct.pack("<Q", 1000) + later),
-        (link.STREAM_EVENTS, struct.pack("<Q", 1000) + later[4:]),
-        (link.STREAM_EVENTS, struct.pack("<Q", 66_000)),  # nothing is left to run
-        (link.STREAM_EVENTS, struct.pack("<Q", 66_000 + 64_000)),
-        (link.STREAM_EVENTS, struct.pack("<Q", 66_000 + 64_000 + 65_999)),
-        (link.STREAM_EVENTS, struct.pack("<Q", 66_000 + 64_000 + 65_999)),
-        (link.STREAM_EVENTS, struct.pack("<QHH", 2**40, 0, 1)),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 0) + packed),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 1000) + later),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 1000) + later[4:]),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 66_000)),  # nothing is left to run
+        (frames.STREAM_EVENTS, struct.pack("<Q", 66_000 + 64_000)),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 66_000 + 64_000 + 65_999)),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 66_000 + 64_000 + 65_999)),
+        (frames.STREAM_EVENTS, struct.pack("<QHH", 2**40, 0, 1)),
     )
     assert [r.status for r in replies] == [0] * 8
     found = [tuple(r.payload) for r in replies]
@@ -186,40 +188,40 @@ def test_events_on_the_wire(pipes: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("kind", "op", "payload", "status"),
     [
-        ("rows", link.STREAM_RESET, b"x", 5),
-        ("rows", link.STREAM_PUSH, b"", 5),
-        ("rows", link.STREAM_PUSH, bytes(240), 0),
-        ("rows", link.STREAM_PUSH, bytes(241), 1),  # no such frame
-        ("rows", link.STREAM_EVENTS, bytes(8), 0x15),
-        ("rows", link.STREAM_EVENTS, bytes(12), 0x15),
-        ("rows", link.DATA, struct.pack("<I", 0) + bytes(60), 0),
-        ("rows", link.DATA, struct.pack("<I", 0) + bytes(61), 5),
-        ("rows", link.STREAM_EVENTS + 1, b"", 4),
+        ("rows", frames.STREAM_RESET, b"x", 5),
+        ("rows", frames.STREAM_PUSH, b"", 5),
+        ("rows", frames.STREAM_PUSH, bytes(240), 0),
+        ("rows", frames.STREAM_PUSH, bytes(241), 1),  # no such frame
+        ("rows", frames.STREAM_EVENTS, bytes(8), 0x15),
+        ("rows", frames.STREAM_EVENTS, bytes(12), 0x15),
+        ("rows", frames.DATA, struct.pack("<I", 0) + bytes(60), 0),
+        ("rows", frames.DATA, struct.pack("<I", 0) + bytes(61), 5),
+        ("rows", frames.STREAM_EVENTS + 1, b"", 4),
         ("rows", 0x7D, bytes(200), 4),
-        ("events", link.STREAM_PUSH, bytes(4), 0x15),
-        ("events", link.STREAM_EVENTS, bytes(7), 5),
-        ("events", link.STREAM_EVENTS, bytes(10), 5),
-        ("events", link.STREAM_EVENTS, bytes(240), 0),
-        ("events", link.STREAM_EVENTS, struct.pack("<QHH", 0, 0, 784), 0x11),
-        ("events", link.STREAM_EVENTS, b"\xff" * 8, 0),  # runs 64 steps only
-        ("events", link.EVENTS, bytes(64), 0),
-        ("events", link.EVENTS, bytes(68), 5),
+        ("events", frames.STREAM_PUSH, bytes(4), 0x15),
+        ("events", frames.STREAM_EVENTS, bytes(7), 5),
+        ("events", frames.STREAM_EVENTS, bytes(10), 5),
+        ("events", frames.STREAM_EVENTS, bytes(240), 0),
+        ("events", frames.STREAM_EVENTS, struct.pack("<QHH", 0, 0, 784), 0x11),
+        ("events", frames.STREAM_EVENTS, b"\xff" * 8, 0),  # runs 64 steps only
+        ("events", frames.EVENTS, bytes(64), 0),
+        ("events", frames.EVENTS, bytes(68), 5),
     ],
 )
 def test_misuse_is_answered(
     pipes: dict[str, Path], kind: str, op: int, payload: bytes, status: int
 ) -> None:
-    replies = talk(pipes[kind], (op, payload), (link.STACK, b""))
+    replies = talk(pipes[kind], (op, payload), (frames.STACK, b""))
     assert [r.status for r in replies] == [status, 0]
 
 
 def test_an_event_that_is_late(pipes: dict[str, Path]) -> None:
     replies = talk(
         pipes["events"],
-        (link.STREAM_EVENTS, struct.pack("<Q", 5000)),
-        (link.STREAM_EVENTS, struct.pack("<QHH", 4999, 0, 1)),
-        (link.STREAM_RESET, b""),
-        (link.STREAM_EVENTS, struct.pack("<QHH", 4999, 0, 1)),
+        (frames.STREAM_EVENTS, struct.pack("<Q", 5000)),
+        (frames.STREAM_EVENTS, struct.pack("<QHH", 4999, 0, 1)),
+        (frames.STREAM_RESET, b""),
+        (frames.STREAM_EVENTS, struct.pack("<QHH", 4999, 0, 1)),
     )
     assert [r.status for r in replies] == [0, 0x11, 0, 0]
 
@@ -227,12 +229,12 @@ def test_an_event_that_is_late(pipes: dict[str, Path]) -> None:
 def test_a_repeated_request_is_taken_once(pipes: dict[str, Path]) -> None:
     data = ROWS.tobytes()
     pushes = [
-        encode_frame(Frame(link.STREAM_PUSH, i + 1, data[at : at + 240], SESSION))
+        encode_frame(Frame(frames.STREAM_PUSH, i + 1, data[at : at + 240], SESSION))
         for i, at in enumerate(range(0, 784, 240))
     ]
     once = raw(pipes["rows"], b"".join(pushes))
     twice = raw(pipes["rows"], b"".join(p + b"\x01\x02\0" + 2 * p for p in pushes))
-    assert [r for r in twice if r.op != link.UNREADABLE][::3] == once
+    assert [r for r in twice if r.op != frames.UNREADABLE][::3] == once
     assert once[-1].payload[0] == 64 and once[-1].payload[1] & 1
 
 
@@ -242,7 +244,7 @@ def test_noise_never_hangs_or_breaks_it(pipes: dict[str, Path]) -> None:
         data = bytearray()
         for i in range(1500):
             size = rng.choice((0, 8, 12, 64, 236, 240, rng.randrange(244)))
-            op = rng.choice((link.STREAM_PUSH, link.STREAM_EVENTS, rng.randrange(17)))
+            op = rng.choice((frames.STREAM_PUSH, frames.STREAM_EVENTS, rng.randrange(17)))
             payload = bytes(8) + bytes(rng.randrange(4) for _ in range(size - 8))
             good = Frame(op, rng.randrange(256), payload[:size], SESSION)
             piece = bytearray(encode_frame(good) if i % 4 else rng.randbytes(rng.randrange(300)))
@@ -250,9 +252,9 @@ def test_noise_never_hangs_or_breaks_it(pipes: dict[str, Path]) -> None:
                 piece[rng.randrange(len(piece))] = rng.choice((0, 1, 255, rng.randrange(256)))
             data += piece
         replies = raw(
-            pipe, bytes(data) + b"\0" + encode_frame(Frame(link.HELLO, 200, b"", SESSION))
+            pipe, bytes(data) + b"\0" + encode_frame(Frame(frames.HELLO, 200, b"", SESSION))
         )
-        assert replies[-1].sequence == 200 and replies[-1].op == link.HELLO | link.RESPONSE
+        assert replies[-1].sequence == 200 and replies[-1].op == frames.HELLO | frames.RESPONSE
         assert {r.status for r in replies} >= {0, 1, 4, 5}, kind
 
 
@@ -511,7 +513,10 @@ def test_an_answer_that_makes_no_sense_is_named(
         for part in data.split(b"\0")[:-1]:
             frame = decode_frame(part)
             assert frame is not None
-            if frame.op in (link.STREAM_PUSH | link.RESPONSE, link.STREAM_EVENTS | link.RESPONSE):
+            if frame.op in (
+                frames.STREAM_PUSH | frames.RESPONSE,
+                frames.STREAM_EVENTS | frames.RESPONSE,
+            ):
                 frame = Frame(frame.op, frame.sequence, reply)
             out += encode_frame(frame)
         return out

@@ -51,11 +51,11 @@ HEAVY = {
     "onnx": {"compiler/onnx_import": "lazy"},
     "pyocd": {"targets/flash_probe.py": "lazy"},
     "serial": {
-        "runtime/link.py": "lazy",
+        "runtime/serial_port.py": "lazy",
         "runtime/ports.py": "lazy",
         "runtime/sources.py": "lazy",
     },
-    "cobs": {"runtime/link.py": "lazy", "runtime/sources.py": "lazy"},
+    "cobs": {"runtime/frames.py": "lazy", "runtime/sources.py": "lazy"},
 }
 LIGHT = (
     "torch", "sklearn", "kornia", "PIL", "matplotlib", "jinja2", "tvm", "tvm_ffi", "onnx", "serial", "cobs",

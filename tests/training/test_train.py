@@ -321,7 +321,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("option", "message"),
     [
         ({"net": "gpt"}, "mcu-lenet"),
-        ({"data": "cifar"}, "digits"),
+        ({"data": "cifar"}, "did you mean cifar10"),
         ({"coding": "morse"}, "latency"),
         ({"exit": "vote"}, "margin"),
         ({"encoder_grad": "none"}, "straight-through"),
