@@ -60,7 +60,7 @@ types: setup typetree
 	$(VENV)/bin/mypy -p edgesnn
 
 warnings: setup
-	$(PY) scripts/warnings.py
+	$(PY) scripts/c_warnings.py
 
 # A stale build/lib would put removed files into the wheel. The second environment borrows the packages of
 # the first by a path line, so that torch is not installed twice; its edgesnn is the wheel's.

@@ -283,7 +283,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 def test_the_messages_in_the_documentation_are_those_of_the_code(repo: Path) -> None:
     files = [*repo.glob("targets/flash*.py"), repo / "edgesnn" / "flashing.py"]
-    files += [repo / "runtime" / name for name in ("link.py", "ports.py")]
+    files += [repo / "runtime" / name for name in ("link.py", "ports.py", "serial_port.py")]
     files.append(repo / "compiler" / "fit.py")
     code = [text for file in files for text in _texts(file)]
     guide = (repo / "docs" / "FLASHING.md").read_text(encoding="utf-8")
