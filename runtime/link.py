@@ -623,8 +623,12 @@ class LinkEngine:
 
     def _drain(self, port: SerialPort) -> None:
         """Read what the line holds from before, until it is quiet; end what was left half sent."""
-        port.write(b"\0")
         end = time.monotonic() + self._timeout / 5
+        # QEMU's nRF51 never hears again when written to before its receiver is on: its banner comes first.
+        banner = port.read_frame(end) if self._watch is not None else None
+        if banner is not None and (frame := decode_frame(banner)) is not None:
+            self._check_notice(frame, HELLO)
+        port.write(b"\0")
         now = time.monotonic()
         while now < end and (raw := port.read_frame(min(end, now + _QUIET))) is not None:
             frame, now = decode_frame(raw), time.monotonic()

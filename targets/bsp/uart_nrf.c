@@ -36,9 +36,9 @@ void bsp_uart_init(void) {
   ENABLE = ON;
   /* 2^32 steps of the clock a bit, of which the hardware looks at the upper 20 bits. */
   BAUD = (uint32_t)((((uint64_t)BSP_UART_BAUD << 32) / BSP_UART_CLOCK_HZ + 0x800u) & 0xFFFFF000u);
+  RX_READY = 0u; /* before reception starts, or what has filled the FIFO by then would never be announced */
   START_TX = 1u;
   START_RX = 1u;
-  RX_READY = 0u;
   INTERRUPTS_SET = INTERRUPT_RX;
   bsp_wake_enable(BSP_UART_IRQ);
 }
